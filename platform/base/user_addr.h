@@ -17,7 +17,7 @@ class UserAddr {
   constexpr uint64_t value() const { return value_; }
   constexpr bool is_null() const { return value_ == 0; }
   // EFAULT if the sum wraps.
-  constexpr Result<UserAddr> Plus(uint64_t bytes) const {
+  Result<UserAddr> Plus(uint64_t bytes) const {
     uint64_t sum = 0;
     if (__builtin_add_overflow(value_, bytes, &sum)) return Errno(EFAULT);
     return UserAddr(sum);
