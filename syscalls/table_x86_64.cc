@@ -6,9 +6,10 @@
 #include "syscalls/table.h"
 
 namespace syscalls {
-namespace {
 
 void RowsMustAscend();  // Never defined: reaching it stops constant evaluation, hence the build.
+
+namespace {
 
 template <size_t N>
 consteval Table MakeTable(const Row (&rows)[N]) {
