@@ -103,6 +103,10 @@ class Task : public std::enable_shared_from_this<Task> {
   using RestartFunction = std::function<base::Result<uint64_t>(Task&)>;
   base::Result<uint64_t> RestartWith(RestartFunction function);  // Returns kRestartBlock.
 
+  // --- set_robust_list(2): the list's head; null if none (also after execve). Any thread.
+  base::UserAddr robust_list() const { return base::UserAddr(robust_list_.load(std::memory_order_relaxed)); }
+  void set_robust_list(base::UserAddr head) { robust_list_.store(head.value(), std::memory_order_relaxed); }
+
   // --- Names and accounting.
   std::string name() const;  // comm, at most 15 bytes.
   void set_name(std::string name);
@@ -119,6 +123,7 @@ class Task : public std::enable_shared_from_this<Task> {
   platform::Registers registers_;
   std::unique_ptr<platform::Context> context_;
   AlternateStack alternate_stack_;
+  std::atomic<uint64_t> robust_list_{0};
 };
 
 using TaskRef = std::shared_ptr<Task>;
