@@ -22,8 +22,8 @@ namespace sentry {
 
 class FutexTable;
 class HostPoller;
+class NetworkNamespace;
 class PidNamespace;
-class UnixSocketNamespace;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry includes nothing above itself.
 // Takes number and arguments from task.registers(); returns the value or negative errno / restart code to be put into rax.
@@ -62,7 +62,7 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
-  UnixSocketNamespace& unix_sockets() { return *unix_sockets_; }
+  NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
   // To be completed by sentry/kernel: the init process, waiting for it, kill all, host name under a lock, boot time, ...
 
@@ -78,7 +78,7 @@ class Kernel {
   std::unique_ptr<FutexTable> futexes_;
   std::unique_ptr<PidNamespace> pids_;
   std::unique_ptr<HostPoller> host_poller_;
-  std::unique_ptr<UnixSocketNamespace> unix_sockets_;
+  std::unique_ptr<NetworkNamespace> network_;
 };
 
 }  // namespace sentry
