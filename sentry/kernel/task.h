@@ -124,6 +124,8 @@ class Task : public std::enable_shared_from_this<Task> {
   std::unique_ptr<platform::Context> context_;
   AlternateStack alternate_stack_;
   std::atomic<uint64_t> robust_list_{0};
+  friend class FutexTable;
+  bool left_futexes_ = false;  // Guarded by the FutexTable: exit has given its PI locks away.
 };
 
 using TaskRef = std::shared_ptr<Task>;
