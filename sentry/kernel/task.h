@@ -165,6 +165,10 @@ class Task : public std::enable_shared_from_this<Task> {
   // What restart_syscall does.
   base::Result<uint64_t> RunRestart();
 
+  // --- set_robust_list(2): the list's head; null if none (also after execve). Any thread.
+  base::UserAddr robust_list() const { return base::UserAddr(robust_list_.load(std::memory_order_relaxed)); }
+  void set_robust_list(base::UserAddr head) { robust_list_.store(head.value(), std::memory_order_relaxed); }
+
   // --- Names and accounting. Any thread.
   std::string name() const;  // comm, at most 15 bytes.
   void set_name(std::string name);
@@ -177,8 +181,7 @@ class Task : public std::enable_shared_from_this<Task> {
   // The system call it is in, or -1 (/proc/PID/syscall, wchan).
   int64_t current_syscall() const { return current_syscall_.load(std::memory_order_relaxed); }
 
-  // --- Futexes (sentry/kernel/futex). Own thread, except that get_robust_list(2) reads the first.
-  std::atomic<uint64_t>& robust_list() { return robust_list_; }
+  // --- set_tid_address(2), CLONE_CHILD_CLEARTID. Own thread.
   uint64_t clear_child_tid() const { return clear_child_tid_; }
   void set_clear_child_tid(uint64_t address) { clear_child_tid_ = address; }
 

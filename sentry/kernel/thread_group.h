@@ -27,15 +27,7 @@ class Kernel;
 class Task;
 using TaskRef = std::shared_ptr<Task>;
 
-// Interval and POSIX timers of a process, implemented by sentry/time.
-class ProcessTimers {
- public:
-  virtual ~ProcessTimers() = default;
-  // execve(2): POSIX timers go, interval timers stay.
-  virtual void OnExec() = 0;
-  // The last task has left: nothing may fire any more.
-  virtual void OnExit() = 0;
-};
+class ProcessTimers;
 
 class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
  public:
@@ -103,10 +95,9 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   // Notified with POLLIN when a child has changed state, or a thread of the group has left.
   WaitQueue& child_queue() { return child_queue_; }
 
-  // --- State that sentry/time hangs here. Set once; any thread.
-  std::shared_ptr<ProcessTimers> timers() const;
-  // Returns what is set in the end.
-  std::shared_ptr<ProcessTimers> SetTimers(std::shared_ptr<ProcessTimers> timers);
+  // Interval and POSIX timers (sentry/time/process_timers.h), made on first use. Any thread. Null once the last task
+  // has left.
+  std::shared_ptr<ProcessTimers> timers() ABSL_LOCKS_EXCLUDED(timers_mu_);
 
   std::atomic<bool>& child_subreaper() { return child_subreaper_; }
   std::atomic<int32_t>& oom_score_adjust() { return oom_score_adjust_; }
@@ -167,7 +158,12 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   int32_t stop_report_ = 0;     // For WUNTRACED: the signal, 0 once reported.
   bool continue_report_ = false;  // For WCONTINUED.
   int32_t notify_parent_ = 0;   // CLD_CONTINUED or CLD_STOPPED, sent by the next task to run.
-  std::shared_ptr<ProcessTimers> timers_;
+
+  class TimerHost;
+  absl::Mutex timers_mu_;
+  std::unique_ptr<TimerHost> timer_host_ ABSL_GUARDED_BY(timers_mu_);
+  std::shared_ptr<ProcessTimers> timers_ ABSL_GUARDED_BY(timers_mu_);
+  bool timers_gone_ ABSL_GUARDED_BY(timers_mu_) = false;
 };
 
 }  // namespace sentry

@@ -34,8 +34,8 @@ class PendingSignals {
   std::optional<SignalInfo> TakeSynchronous(SignalSet allowed);
   // The lowest-numbered signal in `allowed`, faults first.
   std::optional<SignalInfo> Take(SignalSet allowed);
-  // Forgets all entries of signals in `set`.
-  void Clear(SignalSet set);
+  // Forgets all entries of signals in `set`. Those that timers sent are appended to `from_timers`, if it is not null.
+  void Clear(SignalSet set, std::vector<SignalInfo>* from_timers = nullptr);
 
   static int Lowest(SignalSet set);
 

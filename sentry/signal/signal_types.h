@@ -52,6 +52,8 @@ struct SignalInfo {
   uint64_t call_address = 0;  // SIGSYS
   int32_t syscall = 0;        // SIGSYS
   uint32_t architecture = 0;  // SIGSYS
+  // Sent by the process's timers, which want to hear when it leaves the queue.
+  bool from_timer = false;
   // rt_sigqueueinfo: the sender's bytes after si_code, passed on as they are (`raw` set).
   bool raw = false;
   std::array<std::byte, 112> raw_bytes{};
