@@ -22,6 +22,7 @@
 
 namespace sentry {
 
+class AnonymousFiles;
 class FutexTable;
 class HostPoller;
 class NetworkNamespace;
@@ -85,6 +86,7 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
+  AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
   // --- Processes from outside.
