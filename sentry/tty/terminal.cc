@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/sysmacros.h>
 
+#include <string>
 #include <utility>
 
 #include "sentry/kernel/job_control.h"
@@ -41,6 +42,11 @@ base::Result<FileRef> Terminal::OpenSlave(Task* task, Path path, uint32_t flags,
     JobControl::MaybeSetTerminal(*task, shared_from_this());
   }
   return FileRef(std::move(file));
+}
+
+base::Result<FileRef> Terminal::OpenPeer(Task& task, uint32_t flags) {
+  Path path = TRY(kernel_.vfs().WalkAsKernel("/dev/pts/" + std::to_string(index_)));
+  return OpenSlave(&task, std::move(path), flags & ~static_cast<uint32_t>(O_CLOEXEC), task.credentials());
 }
 
 void Terminal::NoteLocked(const Events& events) {

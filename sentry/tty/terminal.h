@@ -76,6 +76,8 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
   base::Result<uint64_t> SlaveIoctl(Task& task, uint32_t command, uint64_t argument, bool may_read)
       ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<uint64_t> MasterIoctl(Task& task, uint32_t command, uint64_t argument) ABSL_LOCKS_EXCLUDED(mu_);
+  // TIOCGPTPEER: the slave by its name below /dev/pts, however the caller's root looks.
+  base::Result<FileRef> OpenPeer(Task& task, uint32_t flags) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> ChangeSettings(Task& task, const Termios2& settings, bool flush_input) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Flush(int32_t which) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> FlowControl(int32_t action) ABSL_LOCKS_EXCLUDED(mu_);
