@@ -102,6 +102,9 @@ Result<uint64_t> File::Seek(Task&, uint64_t position, int64_t offset, int whence
 
 Result<void> File::ReadDirectory(Task&, uint64_t*, const DirectorySink&) { return Errno(ENOTDIR); }
 Result<uint64_t> File::Ioctl(Task&, uint32_t, uint64_t) { return Errno(ENOTTY); }
+Result<uint64_t> File::Fcntl(Task&, int command, uint64_t) {
+  return Errno(command == F_SETPIPE_SZ || command == F_GETPIPE_SZ ? EBADF : EINVAL);
+}
 Result<void> File::Sync(bool) { return Errno(EINVAL); }
 
 Result<void> File::Allocate(int, uint64_t, uint64_t) {
