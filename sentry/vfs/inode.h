@@ -76,6 +76,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   // --- Symbolic links. EINVAL by default.
   virtual base::Result<std::string> ReadLink();
+  // What the walk and readlink(2) call: for links whose text depends on who asks (/proc/self).
+  virtual base::Result<std::string> ReadLinkFor(Task& task) {
+    (void)task;
+    return ReadLink();
+  }
   // Magic links (/proc/PID/fd/N, /proc/PID/exe, ...): where the walk goes on, instead of ReadLink's text. Null
   // Path (no dentry) means "not magic".
   virtual base::Result<Path> FollowMagic(Task& task);
