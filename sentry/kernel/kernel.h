@@ -160,6 +160,7 @@ class Kernel {
   std::shared_ptr<FutexTable> futexes_;
   std::shared_ptr<PidNamespace> pids_;
   std::shared_ptr<HostPoller> host_poller_;
+  std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
 };
 
