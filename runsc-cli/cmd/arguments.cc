@@ -63,7 +63,8 @@ absl::StatusOr<std::span<const std::string>> Flags::Parse(
     const std::string shown = absl::StrCat(name.size() == 1 ? "-" : "--", Absl(name));
     if (flag == nullptr) {
       return absl::InvalidArgumentError(
-          absl::StrCat("unknown flag ", shown, "; see \"runsc help ", command_, "\""));
+          absl::StrCat("unknown flag ", shown, "; see \"runsc help", command_.empty() ? "" : " ",
+                       command_, "\""));
     }
     if (flag->takes_value && equals == std::string_view::npos) {
       if (arguments.empty()) {
