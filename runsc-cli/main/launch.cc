@@ -126,7 +126,7 @@ void Sandbox::BlockSignals(BootConfig& config) {
   }
   ignored_signals_ = config.ignored_signals;
   // Else children would vanish without a status.
-  std::signal(SIGCHLD, SIG_DFL);
+  ::signal(SIGCHLD, SIG_DFL);
   // Everything that a signal can be about is either forwarded or ours to act on, in Supervise's loop. Synchronous
   // ones stay: they are our own crashes.
   sigset_t set;
