@@ -79,6 +79,9 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
+  // The process that shows up for it in the host's tools; 0 if there is none of its own. For diagnostics.
+  virtual int host_pid() const { return 0; }
+
   // Replaces whatever is mapped in the range. When these return, no guest thread can use an older
   // translation. EINVAL outside [user_address_min, user_address_max), ENOMEM when the host refuses,
   // ESRCH if the host process is gone.

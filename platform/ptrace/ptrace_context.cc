@@ -250,7 +250,7 @@ bool PtraceContext::WriteRegisters(const Registers& registers) {
 bool PtraceContext::ReadRegisters(Registers& registers) const {
   user_regs_struct user{};
   if (Trace(PTRACE_GETREGS, thread_->tid, 0, Pointer(&user)) != 0) return false;
-  memcpy(&registers, &user, sizeof(registers));
+  memcpy(static_cast<void*>(&registers), &user, sizeof(registers));
   registers.cs = kUserCs;
   registers.ss = kUserSs;
   registers.eflags = UserFlags(registers.eflags);

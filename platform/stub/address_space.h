@@ -25,6 +25,7 @@ class StubAddressSpace final : public AddressSpace {
   StubAddressSpace(StubHost& host, std::shared_ptr<StubProcess> process);
   ~StubAddressSpace() override;
 
+  int host_pid() const override { return process_->pid(); }
   base::Result<void> Map(const Mapping& mapping) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Unmap(uint64_t address, uint64_t length) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Protect(uint64_t address, uint64_t length, int protection) override
