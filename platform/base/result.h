@@ -28,15 +28,15 @@ class [[nodiscard]] Result {
   Errno error() const { return *std::get_if<1>(&storage_); }
   // Precondition: ok().
   T& value() & {
-    CHECK(ok());
+    RAVELIN_CHECK(ok());
     return *std::get_if<0>(&storage_);
   }
   const T& value() const& {
-    CHECK(ok());
+    RAVELIN_CHECK(ok());
     return *std::get_if<0>(&storage_);
   }
   T&& value() && {
-    CHECK(ok());
+    RAVELIN_CHECK(ok());
     return std::move(*std::get_if<0>(&storage_));
   }
   T value_or(T fallback) && { return ok() ? std::move(*this).value() : std::move(fallback); }
@@ -53,7 +53,7 @@ class [[nodiscard]] Result<void> {
   Result(Errno error) : error_(error.value()) {}  // NOLINT: implicit by design
   bool ok() const { return error_ == 0; }
   Errno error() const { return Errno(error_); }
-  void value() const { CHECK(ok()); }
+  void value() const { RAVELIN_CHECK(ok()); }
 
  private:
   int error_ = 0;

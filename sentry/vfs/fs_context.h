@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/synchronization/mutex.h"
+#include "sentry/vfs/path.h"
+
+namespace sentry {
+
+// Root, working directory and umask; shared by tasks that clone with CLONE_FS. Thread-safe.
+class FsContext {
+ public:
+  FsContext(Path root, Path working_directory, uint32_t umask);
+  Path root() const ABSL_LOCKS_EXCLUDED(mu_);
+  Path working_directory() const ABSL_LOCKS_EXCLUDED(mu_);
+  void set_root(Path path) ABSL_LOCKS_EXCLUDED(mu_);
+  void set_working_directory(Path path) ABSL_LOCKS_EXCLUDED(mu_);
+  uint32_t umask() const ABSL_LOCKS_EXCLUDED(mu_);
+  // All of it at once.
+  void Get(Path* root, Path* working_directory, uint32_t* umask) const ABSL_LOCKS_EXCLUDED(mu_);
+  uint32_t set_umask(uint32_t mask) ABSL_LOCKS_EXCLUDED(mu_);  // Returns the old one.
+  std::shared_ptr<FsContext> Copy() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  mutable absl::Mutex mu_;
+  Path root_ ABSL_GUARDED_BY(mu_);
+  Path working_directory_ ABSL_GUARDED_BY(mu_);
+  uint32_t umask_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace sentry
