@@ -9,10 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
 #include "platform/platform.h"
+#include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/task.h"
 #include "sentry/time/clock.h"
 #include "sentry/time/timer_service.h"
@@ -20,10 +22,10 @@
 
 namespace sentry {
 
+class AnonymousFiles;
 class FutexTable;
 class HostPoller;
 class NetworkNamespace;
-class PidNamespace;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry includes nothing above itself.
 // Takes number and arguments from task.registers(); returns the value or negative errno / restart code to be put into rax.
@@ -42,11 +44,33 @@ struct KernelOptions {
   bool strace = false;
 };
 
+// A process to be started from outside: the container's first one, or `runsc exec`.
+struct ProcessArguments {
+  std::string executable;  // Path; if it has no slash, PATH of `environment` is searched. Empty: argv[0].
+  std::vector<std::string> argv;
+  std::vector<std::string> environment;
+  std::string working_directory = "/";
+  Path root;                       // Empty: the root of the mount tree.
+  std::shared_ptr<FdTable> fds;    // Null: none open.
+  CredentialsRef credentials;      // Null: root.
+  uint32_t umask = 0022;
+  std::vector<std::pair<int, ResourceLimit>> limits;  // RLIMIT_* that differ from the defaults.
+  std::shared_ptr<ControllingTerminal> terminal;      // Of the new session; may be null.
+  int32_t oom_score_adjust = 0;
+};
+
+// Counts of one user, shared by its processes (RLIMIT_SIGPENDING, RLIMIT_NPROC).
+struct UserAccount {
+  std::atomic<uint64_t> signals{0};
+  std::atomic<uint64_t> tasks{0};
+};
+
 class Kernel {
  public:
   // All references outlive the kernel.
   Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher, const Clock& clock,
          Random& random, const KernelOptions& options);
+  // Kills what still runs and waits for it.
   ~Kernel();
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
@@ -62,23 +86,82 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
+  AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
-  // To be completed by sentry/kernel: the init process, waiting for it, kill all, host name under a lock, boot time, ...
+  // --- Processes from outside.
+  // Loads and starts a process without a parent; the first one is init. Its id. Errors are execve's.
+  base::Result<int32_t> CreateProcess(const ProcessArguments& arguments);
+  // Sleeps until the process has ended and returns its wait status; the process is reaped. ECHILD if
+  // there is no such process or it has a parent. Any host thread that is not a task's.
+  base::Result<int32_t> WaitForExit(int32_t pid);
+  // From outside: init has no protection from SIGKILL and SIGSTOP. ESRCH.
+  base::Result<void> SignalProcess(int32_t pid, int32_t signal);
+  base::Result<void> SignalAll(int32_t signal);
+  // The foreground group of the terminal of `pid`'s session, else `pid` itself.
+  base::Result<void> SignalForeground(int32_t pid, int32_t signal);
+  // SIGKILL to all, without waiting.
+  void KillAll();
+  // No task is left.
+  void WaitUntilEmpty() ABSL_LOCKS_EXCLUDED(life_mu_);
+  // No guest code runs from the return of Pause until Resume (runsc pause). Tasks that sleep keep sleeping.
+  void Pause() ABSL_LOCKS_EXCLUDED(life_mu_);
+  void Resume() ABSL_LOCKS_EXCLUDED(life_mu_);
+  bool IsPaused() const { return paused_.load(std::memory_order_acquire); }
+
+  // --- Names (uname(2)). Any thread.
+  std::string host_name() const ABSL_LOCKS_EXCLUDED(name_mu_);
+  std::string domain_name() const ABSL_LOCKS_EXCLUDED(name_mu_);
+  void set_host_name(std::string name) ABSL_LOCKS_EXCLUDED(name_mu_);
+  void set_domain_name(std::string name) ABSL_LOCKS_EXCLUDED(name_mu_);
+
+  // Monotonic and real time when the kernel started.
+  int64_t boot_monotonic_ns() const { return boot_monotonic_ns_; }
+  int64_t boot_realtime_ns() const { return boot_realtime_ns_; }
+  // Tasks made since boot (/proc/stat).
+  uint64_t forks() const { return forks_.load(std::memory_order_relaxed); }
+  std::shared_ptr<UserAccount> UserAccountOf(uint32_t uid) ABSL_LOCKS_EXCLUDED(user_mu_);
 
  private:
+  friend class Task;
+  friend class TaskClone;
+  friend class TaskExit;
+  base::Result<TaskRef> MakeProcess(const ProcessArguments& arguments);
+  void TaskStarted() ABSL_LOCKS_EXCLUDED(life_mu_);
+  void TaskLeft() ABSL_LOCKS_EXCLUDED(life_mu_);
+  // Sleeps while the kernel is paused.
+  void WaitWhilePaused(Task& task) ABSL_LOCKS_EXCLUDED(life_mu_);
+
   platform::Platform& platform_;
   platform::MemoryPool& pool_;
   Dispatcher& dispatcher_;
   const Clock& clock_;
   Random& random_;
   const KernelOptions options_;
-  std::unique_ptr<Vfs> vfs_;
-  std::unique_ptr<TimerService> timers_;
-  std::unique_ptr<FutexTable> futexes_;
-  std::unique_ptr<PidNamespace> pids_;
-  std::unique_ptr<HostPoller> host_poller_;
-  std::unique_ptr<NetworkNamespace> network_;
+  const int64_t boot_monotonic_ns_;
+  const int64_t boot_realtime_ns_;
+  std::atomic<uint64_t> forks_{0};
+
+  mutable absl::Mutex name_mu_;
+  std::string host_name_ ABSL_GUARDED_BY(name_mu_);
+  std::string domain_name_ ABSL_GUARDED_BY(name_mu_);
+
+  absl::Mutex user_mu_;
+  absl::flat_hash_map<uint32_t, std::shared_ptr<UserAccount>> users_ ABSL_GUARDED_BY(user_mu_);
+
+  absl::Mutex life_mu_;
+  int host_threads_ ABSL_GUARDED_BY(life_mu_) = 0;
+  int threads_paused_ ABSL_GUARDED_BY(life_mu_) = 0;
+  std::atomic<bool> paused_{false};
+
+  // shared_ptr: their types are complete only where they are made.
+  std::shared_ptr<Vfs> vfs_;
+  std::shared_ptr<TimerService> timers_;
+  std::shared_ptr<FutexTable> futexes_;
+  std::shared_ptr<PidNamespace> pids_;
+  std::shared_ptr<HostPoller> host_poller_;
+  std::shared_ptr<AnonymousFiles> anonymous_files_;
+  std::shared_ptr<NetworkNamespace> network_;
 };
 
 }  // namespace sentry

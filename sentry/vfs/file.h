@@ -63,6 +63,8 @@ class File : public std::enable_shared_from_this<File> {
   // --- Data. The caller has checked readable()/writable(). `offset`: a pointer to the position to use
   // and advance, or null for files without one (pipes, sockets, ttys).
   virtual base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset);   // EINVAL / EISDIR
+  // A blocking file that must take all bytes (pipe, socket, terminal) returns EAGAIN with the buffer advanced when it has taken
+  // some: so whoever gives up for EAGAIN or a restart code returns from.done() if that is not 0.
   virtual base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset);  // O_APPEND handled here
   // False: lseek, pread, pwrite give ESPIPE.
   virtual bool seekable() const { return false; }
@@ -71,6 +73,9 @@ class File : public std::enable_shared_from_this<File> {
   // From *offset on; sets *offset to continue. ENOTDIR.
   virtual base::Result<void> ReadDirectory(Task& task, uint64_t* offset, const DirectorySink& sink);
   virtual base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument);  // ENOTTY
+  // fcntl(2) commands that only some kinds of file know. Default: EBADF for F_SETPIPE_SZ and F_GETPIPE_SZ, EINVAL for all
+  // others (F_ADD_SEALS, F_GET_SEALS, ...).
+  virtual base::Result<uint64_t> Fcntl(Task& task, int command, uint64_t argument);
   virtual base::Result<void> Sync(bool data_only);  // EINVAL
   virtual base::Result<void> Allocate(int mode, uint64_t offset, uint64_t length);  // EOPNOTSUPP, ENODEV, ESPIPE
   virtual base::Result<void> Truncate(uint64_t size);  // EINVAL
