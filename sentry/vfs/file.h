@@ -50,6 +50,8 @@ class File : public std::enable_shared_from_this<File> {
   bool readable() const { return (access_mode_ == 0 || access_mode_ == 2) && !is_path_only(); }
   bool writable() const { return (access_mode_ == 1 || access_mode_ == 2) && !is_path_only(); }
   bool is_path_only() const;  // O_PATH
+  // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is executed.
+  base::Result<void> TakeWriteAccess();
   // Status flags as F_GETFL returns them.
   uint32_t flags() const { return flags_.load(std::memory_order_relaxed); }
   bool nonblocking() const;
@@ -99,6 +101,10 @@ class File : public std::enable_shared_from_this<File> {
   absl::Mutex& position_mutex() { return position_mutex_; }
   uint64_t& position() { return position_; }
 
+  // What F_SETOWN and F_SETSIG said (SIGIO); kept for F_GETOWN.
+  std::atomic<int32_t>& owner() { return owner_; }
+  std::atomic<int32_t>& owner_signal() { return owner_signal_; }
+
   // Text for /proc/PID/fd/N when there is no path: "pipe:[7]", "anon_inode:[eventfd]".
   virtual std::string DisplayName() const;
   // Extra lines of /proc/PID/fdinfo/N.
@@ -110,8 +116,11 @@ class File : public std::enable_shared_from_this<File> {
  private:
   Path path_;
   const uint32_t access_mode_;
+  bool has_write_access_ = false;
   std::atomic<uint32_t> flags_;
   CredentialsRef credentials_;
+  std::atomic<int32_t> owner_{0};
+  std::atomic<int32_t> owner_signal_{0};
   absl::Mutex position_mutex_;
   uint64_t position_ = 0;
 };
