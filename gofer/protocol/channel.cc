@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -160,8 +161,13 @@ void Channel::Submit(size_t index, size_t bytes) {
 }
 
 bool Channel::Ring() {
-  const char bell = 0;
-  if (send(socket_.get(), &bell, sizeof(bell), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return true;
+  char bell = 0;
+  iovec data = {&bell, sizeof(bell)};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  // sendmsg, which the sentry needs anyway: one system call fewer in its filter.
+  if (sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return true;
   // EAGAIN: it has bells enough to wake up.
   return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
 }
