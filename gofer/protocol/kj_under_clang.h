@@ -1,13 +1,12 @@
 #pragma once
 
-// kj 0.9 leaves the comparison of a C string with a StringPtr to C++20's rewriting of operators, which clang does
-// not apply as its headers need it. Put in front of the files that include capnp when clang compiles them.
+// kj 0.9 declares its comparisons with a C string on the left only where the compiler does not rewrite operators as
+// C++20 says; but its operator!= keeps clang from rewriting (P2468). Put in front of the files that include
+// capnp when clang compiles them: they see the declarations.
 
+#include <initializer_list>
+
+#pragma push_macro("__cpp_impl_three_way_comparison")
+#undef __cpp_impl_three_way_comparison
 #include <kj/string.h>
-
-namespace capnp {
-
-inline bool operator==(const char* a, const kj::StringPtr& b) { return b == kj::StringPtr(a); }
-inline bool operator!=(const char* a, const kj::StringPtr& b) { return !(b == kj::StringPtr(a)); }
-
-}  // namespace capnp
+#pragma pop_macro("__cpp_impl_three_way_comparison")
