@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "sentry/kernel/job_control.h"
@@ -18,6 +19,25 @@ constexpr size_t kChunkBytes = 4096;
 constexpr int64_t kTenthNs = 100'000'000;
 // An expiry that nobody collected for this long belongs to a read that was interrupted.
 constexpr int64_t kStaleExpiryNs = 1'000'000'000;
+
+// Hands the buffer to `take` piece by piece; what is not taken stays in the buffer, for when there is room.
+template <typename Take>
+base::Result<size_t> WriteInChunks(IoBuffer& from, Take&& take) {
+  while (from.remaining() > 0) {
+    std::array<uint8_t, kChunkBytes> bytes;
+    const auto chunk = std::span(bytes).first(std::min<uint64_t>(from.remaining(), kChunkBytes));
+    IoBuffer ahead = from;
+    const auto copied = ahead.CopyIn(std::as_writable_bytes(chunk));
+    if (!copied.ok()) {
+      if (from.done() == 0) return copied.error();
+      break;
+    }
+    const size_t taken = take(std::span<const uint8_t>(chunk.first(copied.value())));
+    from.Skip(taken);
+    if (taken < copied.value()) return base::Errno(EAGAIN);
+  }
+  return static_cast<size_t>(from.done());
+}
 
 }  // namespace
 
@@ -55,23 +75,7 @@ base::Result<size_t> PtyMasterFile::Read(Task&, IoBuffer& to, uint64_t*) {
 }
 
 base::Result<size_t> PtyMasterFile::Write(Task&, IoBuffer& from, uint64_t*) {
-  size_t total = 0;
-  while (from.remaining() > 0) {
-    std::vector<uint8_t> bytes(std::min<uint64_t>(from.remaining(), kChunkBytes));
-    // Look first, take later: what the terminal has no room for must stay in the caller's buffer.
-    IoBuffer ahead = from;
-    const auto copied = ahead.CopyIn(std::as_writable_bytes(std::span(bytes)));
-    if (!copied.ok()) {
-      if (total == 0) return copied.error();
-      break;
-    }
-    const size_t taken = terminal_->TypeBytes(std::span(bytes).first(copied.value()));
-    from.Skip(taken);
-    total += taken;
-    if (taken < bytes.size()) break;
-  }
-  if (total == 0 && from.remaining() > 0) return base::Errno(EAGAIN);
-  return total;
+  return WriteInChunks(from, [this](std::span<const uint8_t> bytes) { return terminal_->TypeBytes(bytes); });
 }
 
 base::Result<uint64_t> PtyMasterFile::Ioctl(Task& task, uint32_t command, uint64_t argument) {
@@ -184,28 +188,16 @@ base::Result<size_t> PtySlaveFile::Write(Task& task, IoBuffer& from, uint64_t*) 
     stop_background = (terminal_->line_.settings().c_lflag & TOSTOP) != 0;
   }
   if (stop_background) TRY(JobControl::CheckAccess(task, *terminal_, SIGTTOU));
-  size_t total = 0;
-  while (from.remaining() > 0) {
-    std::vector<uint8_t> bytes(std::min<uint64_t>(from.remaining(), kChunkBytes));
-    IoBuffer ahead = from;
-    const auto copied = ahead.CopyIn(std::as_writable_bytes(std::span(bytes)));
-    if (!copied.ok()) {
-      if (total == 0) return copied.error();
-      break;
-    }
-    size_t taken = 0;
+  return WriteInChunks(from, [this](std::span<const uint8_t> bytes) {
     Terminal::Events events;
+    size_t taken = 0;
     {
       const absl::MutexLock lock(&terminal_->mu_);
-      taken = terminal_->line_.Write(std::span(bytes).first(copied.value()), events);
+      taken = terminal_->line_.Write(bytes, events);
     }
     terminal_->Apply(events);
-    from.Skip(taken);
-    total += taken;
-    if (taken < copied.value()) break;
-  }
-  if (total == 0 && from.remaining() > 0) return base::Errno(EAGAIN);
-  return total;
+    return taken;
+  });
 }
 
 base::Result<uint64_t> PtySlaveFile::Ioctl(Task& task, uint32_t command, uint64_t argument) {

@@ -200,7 +200,6 @@ base::Result<size_t> HostFile::Write(Task& task, IoBuffer& from, uint64_t* offse
     }
     return PollAndTransfer(parts, true);
   };
-  size_t total = 0;
   while (from.remaining() > 0) {
     const auto moved =
         from.WithHostMemory(std::min<uint64_t>(from.remaining(), kHostIoBytesMax), false, operation);
@@ -210,14 +209,15 @@ base::Result<size_t> HostFile::Write(Task& task, IoBuffer& from, uint64_t* offse
         // A full signal queue cannot lose it: standard signals need no queue entry.
         (void)task.SendSignal(SignalInfo::FromUser(SIGPIPE, task.tid(), credentials->uid));
       }
-      if (total == 0) return moved.error();
+      // EAGAIN with a part taken: the caller waits for the rest or settles for from.done().
+      if (moved.error() == EAGAIN || from.done() == 0) return moved.error();
       break;
     }
-    total += moved.value();
-    if (moved.value() == 0 || task.IsInterrupted()) break;
+    if (offset != nullptr) *offset += moved.value();
+    if (moved.value() == 0) break;
+    if (task.IsInterrupted()) return base::kRestartSys;
   }
-  if (offset != nullptr) *offset += total;
-  return total;
+  return static_cast<size_t>(from.done());
 }
 
 base::Result<uint64_t> HostFile::Seek(Task&, uint64_t, int64_t offset, int whence) {
