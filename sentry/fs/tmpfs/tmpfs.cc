@@ -141,7 +141,7 @@ Result<FileRef> CreateMemfd(Vfs& vfs, const std::shared_ptr<Tmpfs>& shm, Credent
   inode->MakeUnnamed();
   inode->InitSeals(seals);
   Path path = vfs.AnonymousPath(shm, inode, "/memfd:" + std::string(name) + " (deleted)");
-  return FileRef(std::make_shared<TmpfsFile>(std::move(path), O_RDWR, std::move(credentials)));
+  return FileRef(std::make_shared<TmpfsFile>(std::move(path), O_RDWR, std::move(credentials), std::move(inode)));
 }
 
 }  // namespace sentry

@@ -205,7 +205,9 @@ class TmpfsDirectoryFile final : public File {
 // An open tmpfs file.
 class TmpfsFile final : public File {
  public:
-  using File::File;
+  // `path` may show another file system's inode on top of `regular`.
+  TmpfsFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<TmpfsRegular> regular)
+      : File(std::move(path), flags, std::move(credentials)), regular_(std::move(regular)) {}
   bool seekable() const override { return true; }
   base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override;
   base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset) override;
@@ -218,7 +220,7 @@ class TmpfsFile final : public File {
   base::Result<void> OnClose(Task& task) override;
 
  private:
-  TmpfsRegular& regular() const;
+  const std::shared_ptr<TmpfsRegular> regular_;
 };
 
 }  // namespace sentry

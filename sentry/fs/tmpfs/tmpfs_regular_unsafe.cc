@@ -16,6 +16,7 @@
 #include "platform/base/user_addr.h"
 #include "sentry/fs/tmpfs/tmpfs_inode.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/dentry.h"
 
 #ifndef F_SEAL_EXEC
 #define F_SEAL_EXEC 0x0020
@@ -301,57 +302,56 @@ void TmpfsRegular::RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_
 }
 
 Result<FileRef> TmpfsRegular::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<TmpfsFile>(path, flags, task.credentials()));
+  return FileRef(std::make_shared<TmpfsFile>(path, flags, task.credentials(),
+                                             std::static_pointer_cast<TmpfsRegular>(shared_from_this())));
 }
 
 // --- The open file.
 
-TmpfsRegular& TmpfsFile::regular() const { return static_cast<TmpfsRegular&>(*path().dentry->inode()); }
-
 Result<size_t> TmpfsFile::Read(Task&, IoBuffer& to, uint64_t* offset) {
-  const size_t count = TRY(regular().ReadInto(to, *offset));
+  const size_t count = TRY(regular_->ReadInto(to, *offset));
   *offset += count;
-  regular().TouchAccess(*this);
+  regular_->TouchAccess(*this);
   return count;
 }
 
 Result<size_t> TmpfsFile::Write(Task&, IoBuffer& from, uint64_t* offset) {
-  return regular().WriteFrom(from, offset, (flags() & O_APPEND) != 0);
+  return regular_->WriteFrom(from, offset, (flags() & O_APPEND) != 0);
 }
 
 Result<uint64_t> TmpfsFile::Seek(Task& task, uint64_t position, int64_t offset, int whence) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return File::Seek(task, position, offset, whence);
   if (offset < 0) return Errno(ENXIO);
-  return regular().SeekData(static_cast<uint64_t>(offset), whence == SEEK_HOLE);
+  return regular_->SeekData(static_cast<uint64_t>(offset), whence == SEEK_HOLE);
 }
 
 Result<void> TmpfsFile::Allocate(int mode, uint64_t offset, uint64_t length) {
-  return regular().Allocate(mode, offset, length);
+  return regular_->Allocate(mode, offset, length);
 }
 
-Result<void> TmpfsFile::Truncate(uint64_t size) { return regular().Resize(size); }
+Result<void> TmpfsFile::Truncate(uint64_t size) { return regular_->Resize(size); }
 
 Result<uint64_t> TmpfsFile::Fcntl(Task& task, int command, uint64_t argument) {
-  if (command == F_GET_SEALS) return uint64_t{regular().seals()};
+  if (command == F_GET_SEALS) return uint64_t{regular_->seals()};
   if (command == F_ADD_SEALS) {
     if (!writable()) return Errno(EPERM);
-    TRY(regular().AddSeals(static_cast<uint32_t>(argument)));
+    TRY(regular_->AddSeals(static_cast<uint32_t>(argument)));
     return uint64_t{0};
   }
   return File::Fcntl(task, command, argument);
 }
 
 Result<void> TmpfsFile::OnClose(Task&) {
-  if (writable()) regular().OnWriterClosed();
+  if (writable()) regular_->OnWriterClosed();
   return {};
 }
 
 Result<void> TmpfsFile::ConfigureMmap(MmapRequest& request) {
-  if ((request.flags & MAP_SHARED) != 0 && (regular().seals() & kWriteSeals) != 0) {
+  if ((request.flags & MAP_SHARED) != 0 && (regular_->seals() & kWriteSeals) != 0) {
     if ((request.protection & PROT_WRITE) != 0) return Errno(EPERM);
     request.file_writable = false;
   }
-  request.mappable = std::static_pointer_cast<TmpfsRegular>(path().dentry->inode());
+  request.mappable = regular_;
   return {};
 }
 
