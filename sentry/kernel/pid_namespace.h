@@ -54,6 +54,9 @@ class PidNamespace {
   std::shared_ptr<ThreadGroup> FindGroupLocked(int32_t pid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<ProcessGroup> FindProcessGroupLocked(int32_t pgid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<Session> FindSessionLocked(int32_t sid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
+  const std::map<int32_t, std::shared_ptr<ThreadGroup>>& GroupsLocked() const ABSL_SHARED_LOCKS_REQUIRED(tree_mu_) {
+    return groups_;
+  }
   // Task joins its group; the first one is the leader and puts the process into the tree below `parent` (null: none) and
   // into `parent`'s process group, or a session of its own without a parent.
   void InsertLocked(const TaskRef& task, ThreadGroup* parent, int32_t parent_tid)
