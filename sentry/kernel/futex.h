@@ -75,8 +75,9 @@ class FutexTable {
   // --- Exit and execve of `task`, while its memory is still there: words that it holds are marked FUTEX_OWNER_DIED and a
   // waiter is woken. `head` is the registered robust list's, may be null. Own thread.
   void ExitRobustList(Task& task, base::UserAddr head);
-  // Locks with waiters that `task` holds pass to the first waiter. After ExitRobustList.
-  void ExitPiState(Task& task);
+  // Locks with waiters that `task` holds pass to the first waiter. After ExitRobustList. `final`: it exits, and locks that
+  // name it from now on are refused with ESRCH.
+  void ExitPiState(Task& task, bool final);
 
  private:
   static constexpr size_t kBuckets = 256;  // Power of two.
@@ -84,20 +85,28 @@ class FutexTable {
   FutexBucket& BucketOf(const FutexKey& key);
   // Takes the waiter out of its bucket if it is still queued; true if it had been woken before.
   bool Unqueue(FutexWaiter& waiter);
+  // False if the list is not to be followed any further.
   bool HandleFutexDeath(Task& task, base::UserAddr addr, bool pi, bool pending);
   base::Result<void> Enqueue(Task& task, FutexWaiter& waiter, const FutexWaitRequest& request, uint32_t bitset);
 
-  // PI helpers, futex_pi.cc.
-  base::Result<bool> AcquirePiLocked(Task& caller, Task& taker, MemoryManager& memory, base::UserAddr addr,
-                                     const FutexKey& key, bool set_waiters, int32_t* owner_tid)
+  // --- futex_pi.cc.
+  // A lock's word as seen before taking pi_mu_, with the thread that it names (null: none, or gone).
+  struct PiWord {
+    MemoryManager& memory;
+    base::UserAddr addr;
+    FutexKey key;
+    int32_t owner_tid = 0;
+    std::shared_ptr<Task> owner;
+  };
+  enum class PiTake : uint8_t { kTaken, kMustWait, kChanged };
+  base::Result<PiWord> ReadPiWord(Task& task, base::UserAddr addr, bool shared) ABSL_LOCKS_EXCLUDED(pi_mu_);
+  base::Result<PiTake> TakePi(const PiWord& word, int32_t taker_tid, bool set_waiters)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
-  base::Result<void> CheckDeadlockLocked(int32_t waiter_tid, int32_t owner_tid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
-  base::Result<void> EnqueuePiLocked(FutexWaiter& waiter, const FutexKey& key, int32_t owner_tid)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
-  base::Result<void> SleepPi(Task& task, FutexWaiter& waiter, Deadline deadline) ABSL_LOCKS_EXCLUDED(pi_mu_);
-  void LeavePiLocked(FutexWaiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
-  base::Result<void> HandOverLocked(const FutexKey& key, uint32_t expected_word, uint32_t extra_bits)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
+  base::Result<void> CheckCycle(int32_t waiter_tid, int32_t owner_tid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
+  // The waiter is, or will be by the caller, in the key's bucket.
+  void AddPiWaiter(FutexWaiter& waiter, const PiWord& word, int32_t owner_tid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
+  void LeavePi(FutexWaiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
+  void HandOver(const FutexKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pi_mu_);
 
   std::unique_ptr<FutexBucket[]> buckets_;
   absl::Mutex pi_mu_;

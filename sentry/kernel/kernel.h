@@ -22,6 +22,7 @@
 
 namespace sentry {
 
+class AnonymousFiles;
 class FutexTable;
 class HostPoller;
 class NetworkNamespace;
@@ -85,6 +86,7 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
+  AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
   // --- Processes from outside.
@@ -158,6 +160,7 @@ class Kernel {
   std::shared_ptr<FutexTable> futexes_;
   std::shared_ptr<PidNamespace> pids_;
   std::shared_ptr<HostPoller> host_poller_;
+  std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
 };
 

@@ -209,6 +209,7 @@ class Task : public std::enable_shared_from_this<Task> {
 
  private:
   friend class ChildWait;
+  friend class FutexTable;
   friend class JobControl;
   friend class Kernel;
   friend class PidNamespace;
@@ -250,6 +251,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<bool> exited_{false};
   std::atomic<int64_t> current_syscall_{-1};
   std::atomic<uint64_t> robust_list_{0};
+  bool left_futexes_ = false;  // Guarded by the FutexTable: exit has given its PI locks away.
   std::atomic<int32_t> parent_death_signal_{0};
   std::atomic<int64_t> guest_ns_{0};        // In Switch, the one under way left out.
   std::atomic<int64_t> guest_entry_ns_{0};  // When it began; 0: not in guest code.

@@ -40,6 +40,7 @@ struct AttributeChanges {
   std::optional<uint64_t> size;
   std::optional<Timestamp> atime;
   std::optional<Timestamp> mtime;
+  bool times_are_now = false;  // utimensat(2) without times of its own: write permission is enough.
 };
 
 struct FileSystemStatus {

@@ -4,11 +4,9 @@
 
 #include <atomic>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
@@ -18,31 +16,47 @@
 namespace sentry {
 
 // A name in a directory. Negative (no inode) entries remember that a name does not exist. A dentry keeps its parent
-// alive; a directory keeps its cached children alive, within the cache's bound.
+// alive; a directory keeps its cached children alive, within the cache's bound (dentry_cache.h).
 class Dentry : public std::enable_shared_from_this<Dentry> {
  public:
   Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode);
+  Dentry(const Dentry&) = delete;
+  Dentry& operator=(const Dentry&) = delete;
 
   const InodeRef& inode() const { return inode_; }  // Null if negative. Immutable.
+  bool is_negative() const { return inode_ == nullptr; }
+  bool is_directory() const { return inode_ != nullptr && inode_->type() == S_IFDIR; }
+  bool is_symlink() const { return inode_ != nullptr && inode_->type() == S_IFLNK; }
   // Change under the rename lock of the Vfs.
-  std::shared_ptr<Dentry> parent() const;
-  std::string name() const;
+  std::shared_ptr<Dentry> parent() const ABSL_LOCKS_EXCLUDED(name_mu_);
+  std::string name() const ABSL_LOCKS_EXCLUDED(name_mu_);
   bool is_root() const { return parent() == nullptr; }
   // Unlinked or replaced: not reachable by its name any more ("(deleted)" in /proc).
   bool is_deleted() const { return deleted_.load(std::memory_order_acquire); }
+  // True if a mount is attached here in some mount of this file system.
+  bool has_mounts() const { return mounts_here_.load(std::memory_order_acquire) > 0; }
+
+  // Serialises changes of this directory (Linux's i_rwsem): held for writing around Create.. Rename, for reading around
+  // Lookup. Parents before children; two unrelated ones only under the Vfs's rename lock.
+  absl::Mutex& change_mutex() ABSL_LOCK_RETURNED(change_mu_) { return change_mu_; }
 
  private:
+  friend class DentryCache;
   friend class Vfs;
-  friend class PathWalker;
-  InodeRef inode_;
-  mutable absl::Mutex name_mu_;
+
+  const InodeRef inode_;
+  std::atomic<bool> deleted_{false};
+  std::atomic<bool> referenced_{true};  // Used since the cache's clock hand passed.
+  std::atomic<int> mounts_here_{0};
+  absl::Mutex change_mu_;
+  mutable absl::Mutex children_mu_ ABSL_ACQUIRED_AFTER(change_mu_);
+  absl::flat_hash_map<std::string, std::shared_ptr<Dentry>> children_ ABSL_GUARDED_BY(children_mu_);
+  mutable absl::Mutex name_mu_ ABSL_ACQUIRED_AFTER(children_mu_);
   std::shared_ptr<Dentry> parent_ ABSL_GUARDED_BY(name_mu_);
   std::string name_ ABSL_GUARDED_BY(name_mu_);
-  std::atomic<bool> deleted_{false};
-  std::atomic<int> mounts_here_{0};
-  mutable absl::Mutex children_mu_;  // Also serialises changes of this directory.
-  absl::flat_hash_map<std::string, std::shared_ptr<Dentry>> children_ ABSL_GUARDED_BY(children_mu_);
 };
+
+using DentryRef = std::shared_ptr<Dentry>;
 
 // A file system (or a subtree of one: bind) attached at a place. Part of one MountNamespace.
 class Mount : public std::enable_shared_from_this<Mount> {
@@ -55,7 +69,10 @@ class Mount : public std::enable_shared_from_this<Mount> {
   uint64_t id = 0;
   std::string source;  // As given to mount(2).
   std::atomic<uint64_t> flags{0};  // MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...
+  bool anonymous = false;          // Holds one file that has no place in the tree (memfd).
   bool read_only() const;
 };
+
+using MountRef = std::shared_ptr<Mount>;
 
 }  // namespace sentry

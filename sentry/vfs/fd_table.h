@@ -62,6 +62,8 @@ class FdTable {
   void CloseAll(Task& task);
   // Open numbers in ascending order (/proc/PID/fd).
   std::vector<int32_t> Numbers() const;
+  // How many descriptors are open.
+  size_t size() const;
 
  private:
   friend class FdSlot;

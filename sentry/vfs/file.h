@@ -50,6 +50,8 @@ class File : public std::enable_shared_from_this<File> {
   bool readable() const { return (access_mode_ == 0 || access_mode_ == 2) && !is_path_only(); }
   bool writable() const { return (access_mode_ == 1 || access_mode_ == 2) && !is_path_only(); }
   bool is_path_only() const;  // O_PATH
+  // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is executed.
+  base::Result<void> TakeWriteAccess();
   // Status flags as F_GETFL returns them.
   uint32_t flags() const { return flags_.load(std::memory_order_relaxed); }
   bool nonblocking() const;
@@ -63,6 +65,8 @@ class File : public std::enable_shared_from_this<File> {
   // --- Data. The caller has checked readable()/writable(). `offset`: a pointer to the position to use
   // and advance, or null for files without one (pipes, sockets, ttys).
   virtual base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset);   // EINVAL / EISDIR
+  // A blocking file that must take all bytes (pipe, socket, terminal) returns EAGAIN with the buffer advanced when it has taken
+  // some: so whoever gives up for EAGAIN or a restart code returns from.done() if that is not 0.
   virtual base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset);  // O_APPEND handled here
   // False: lseek, pread, pwrite give ESPIPE.
   virtual bool seekable() const { return false; }
@@ -71,6 +75,9 @@ class File : public std::enable_shared_from_this<File> {
   // From *offset on; sets *offset to continue. ENOTDIR.
   virtual base::Result<void> ReadDirectory(Task& task, uint64_t* offset, const DirectorySink& sink);
   virtual base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument);  // ENOTTY
+  // fcntl(2) commands that only some kinds of file know. Default: EBADF for F_SETPIPE_SZ and F_GETPIPE_SZ, EINVAL for all
+  // others (F_ADD_SEALS, F_GET_SEALS, ...).
+  virtual base::Result<uint64_t> Fcntl(Task& task, int command, uint64_t argument);
   virtual base::Result<void> Sync(bool data_only);  // EINVAL
   virtual base::Result<void> Allocate(int mode, uint64_t offset, uint64_t length);  // EOPNOTSUPP, ENODEV, ESPIPE
   virtual base::Result<void> Truncate(uint64_t size);  // EINVAL
@@ -94,6 +101,10 @@ class File : public std::enable_shared_from_this<File> {
   absl::Mutex& position_mutex() { return position_mutex_; }
   uint64_t& position() { return position_; }
 
+  // What F_SETOWN and F_SETSIG said (SIGIO); kept for F_GETOWN.
+  std::atomic<int32_t>& owner() { return owner_; }
+  std::atomic<int32_t>& owner_signal() { return owner_signal_; }
+
   // Text for /proc/PID/fd/N when there is no path: "pipe:[7]", "anon_inode:[eventfd]".
   virtual std::string DisplayName() const;
   // Extra lines of /proc/PID/fdinfo/N.
@@ -105,8 +116,11 @@ class File : public std::enable_shared_from_this<File> {
  private:
   Path path_;
   const uint32_t access_mode_;
+  bool has_write_access_ = false;
   std::atomic<uint32_t> flags_;
   CredentialsRef credentials_;
+  std::atomic<int32_t> owner_{0};
+  std::atomic<int32_t> owner_signal_{0};
   absl::Mutex position_mutex_;
   uint64_t position_ = 0;
 };

@@ -2,6 +2,7 @@
 
 // One mounted file system instance (Linux's super_block).
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -35,6 +36,12 @@ class FileSystem : public std::enable_shared_from_this<FileSystem> {
   // Mount options as in /proc/mounts, beyond rw/ro and flags.
   virtual std::string options() const { return {}; }
   virtual base::Result<void> Sync() { return {}; }
+
+  // Watches on its inodes (notify.h).
+  std::atomic<int>& watch_count() { return watch_count_; }
+
+ private:
+  std::atomic<int> watch_count_{0};
 };
 
 using FileSystemRef = std::shared_ptr<FileSystem>;

@@ -17,6 +17,8 @@ class FsContext {
   void set_root(Path path) ABSL_LOCKS_EXCLUDED(mu_);
   void set_working_directory(Path path) ABSL_LOCKS_EXCLUDED(mu_);
   uint32_t umask() const ABSL_LOCKS_EXCLUDED(mu_);
+  // All of it at once.
+  void Get(Path* root, Path* working_directory, uint32_t* umask) const ABSL_LOCKS_EXCLUDED(mu_);
   uint32_t set_umask(uint32_t mask) ABSL_LOCKS_EXCLUDED(mu_);  // Returns the old one.
   std::shared_ptr<FsContext> Copy() const ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -8,6 +8,7 @@
 // changes of one directory do not run at once; reads (Lookup, GetAttributes) may run at any time.
 // Default implementations answer as Linux does for an inode type without that operation.
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -45,7 +46,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   explicit Inode(FileSystem& file_system) : file_system_(file_system) {}
   Inode(const Inode&) = delete;
   Inode& operator=(const Inode&) = delete;
-  virtual ~Inode() = default;
+  virtual ~Inode();
 
   FileSystem& file_system() const { return file_system_; }
 
@@ -105,10 +106,12 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // and kept as long as the inode: see inode_attachments.h.
   struct Attachments;
   Attachments& attachments();
+  // Null if nothing was ever hung on it.
+  Attachments* attachments_if_any() const { return attachments_.load(std::memory_order_acquire); }
 
  private:
   FileSystem& file_system_;
-  std::shared_ptr<Attachments> attachments_;  // Set once.
+  std::atomic<Attachments*> attachments_{nullptr};  // Set once; owned.
 };
 
 // inode_permission's rule (path_resolution(7)): owner, group, other; CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH.

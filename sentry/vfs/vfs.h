@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "platform/base/result.h"
+#include "sentry/vfs/caller.h"
 #include "sentry/vfs/dentry.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/fs_context.h"
@@ -18,6 +19,7 @@
 
 namespace sentry {
 
+class LockWaits;
 class Task;
 
 // How a walk treats what it meets.
@@ -47,44 +49,52 @@ struct OpenRequest {
 // directory, or null for the task's working directory.
 class Vfs {
  public:
+  struct Impl;
   Vfs();
   ~Vfs();
 
   // --- Mounts.
   // The first one becomes the root.
   base::Result<std::shared_ptr<Mount>> MountRoot(FileSystemRef file_system, std::string source, uint64_t flags);
+  // `subtree`: show that inode of the file system instead of its root. ENOTDIR, ENOENT, EBUSY.
   base::Result<std::shared_ptr<Mount>> MountAt(const Path& at, FileSystemRef file_system, std::string source,
                                                uint64_t flags, InodeRef subtree = nullptr);
+  // mount --bind, --rbind.
+  base::Result<std::shared_ptr<Mount>> Bind(const Path& source, const Path& at, bool recursive);
+  // `at` is the root of the mount. EINVAL, EBUSY; MNT_DETACH, UMOUNT_NOFOLLOW is the caller's.
   base::Result<void> Unmount(const Path& at, int flags);
+  // Where `mount` is attached; null for the root and for detached ones.
+  Path MountpointOf(const Mount& mount) const;
   Path root() const;
   // In mount order, for /proc/PID/mounts and mountinfo. Those visible below `root`.
   std::vector<std::shared_ptr<Mount>> Mounts() const;
   // An unattached mount and dentry for files that live nowhere (memfd, pipes).
   Path AnonymousPath(FileSystemRef file_system, InodeRef inode, std::string name);
 
-  // --- Walks.
-  base::Result<Path> Walk(Task& task, const Path& base, std::string_view path, const WalkOptions& options);
-  base::Result<LastStep> WalkToParent(Task& task, const Path& base, std::string_view path,
+  // --- Walks. Set-up and tests pass a Caller of their own where a Task is not at hand.
+  base::Result<Path> Walk(const Caller& caller, const Path& base, std::string_view path, const WalkOptions& options);
+  base::Result<LastStep> WalkToParent(const Caller& caller, const Path& base, std::string_view path,
                                       const WalkOptions& options);
   // Without a task, as root, from the root: for set-up.
   base::Result<Path> WalkAsKernel(std::string_view path);
+  Caller KernelCaller() const;
 
   // --- Operations, named as the system calls.
   base::Result<FileRef> Open(Task& task, const Path& base, std::string_view path, const OpenRequest& request);
   // Opens what was found (execve, /proc/PID/fd). Checks access.
   base::Result<FileRef> OpenPath(Task& task, const Path& path, uint32_t flags);
-  base::Result<void> MakeDirectory(Task& task, const Path& base, std::string_view path, uint32_t mode);
-  base::Result<void> MakeNode(Task& task, const Path& base, std::string_view path, uint32_t mode, uint64_t rdev);
+  base::Result<void> MakeDirectory(const Caller& caller, const Path& base, std::string_view path, uint32_t mode);
+  base::Result<void> MakeNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode, uint64_t rdev);
   // mknod of a socket for bind(2); gives the inode.
-  base::Result<Path> MakeSocketNode(Task& task, const Path& base, std::string_view path, uint32_t mode);
-  base::Result<void> MakeSymlink(Task& task, std::string_view target, const Path& base, std::string_view path);
-  base::Result<void> Link(Task& task, const Path& target, const Path& base, std::string_view path);
-  base::Result<void> Unlink(Task& task, const Path& base, std::string_view path);
-  base::Result<void> RemoveDirectory(Task& task, const Path& base, std::string_view path);
-  base::Result<void> Rename(Task& task, const Path& old_base, std::string_view old_path, const Path& new_base,
+  base::Result<Path> MakeSocketNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode);
+  base::Result<void> MakeSymlink(const Caller& caller, std::string_view target, const Path& base, std::string_view path);
+  base::Result<void> Link(const Caller& caller, const Path& target, const Path& base, std::string_view path);
+  base::Result<void> Unlink(const Caller& caller, const Path& base, std::string_view path);
+  base::Result<void> RemoveDirectory(const Caller& caller, const Path& base, std::string_view path);
+  base::Result<void> Rename(const Caller& caller, const Path& old_base, std::string_view old_path, const Path& new_base,
                             std::string_view new_path, uint32_t flags);
   // Permission and read-only mounts are checked: chmod, chown, utimensat, truncate.
-  base::Result<void> SetAttributes(Task& task, const Path& path, const AttributeChanges& changes);
+  base::Result<void> SetAttributes(const Caller& caller, const Path& path, const AttributeChanges& changes);
 
   // Absolute name of `path` as seen from `root` (getcwd, /proc/PID/fd, maps); "(unreachable)" prefix and
   // " (deleted)" suffix as Linux writes them.
@@ -97,10 +107,30 @@ class Vfs {
   using FifoOpener = std::function<base::Result<FileRef>(Task&, const Path&, uint32_t flags)>;
   void SetFifoOpener(FifoOpener opener);
 
+  // Process record locks that sleep.
+  LockWaits& lock_waits();
+  // Entries of the dentry cache.
+  size_t cached_dentries() const;
+
  private:
-  friend class PathWalker;
-  struct Impl;
   std::unique_ptr<Impl> impl_;
+
+  base::Result<FileRef> OpenUnnamed(Task& task, const Caller& caller, const Path& base, std::string_view path,
+                                    const OpenRequest& request);
 };
+
+// The caller may write to the directory, and a sticky bit does not protect `victim` from him. `victim_is_directory` says what
+// the call is for. EACCES, EPERM, ENOTDIR, EISDIR, ENOENT.
+base::Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim, bool victim_is_directory);
+// EACCES; ENOENT in a deleted directory.
+base::Result<void> MayCreate(const Caller& caller, Dentry& directory);
+// Owner and group of something new in `directory`: set-group-id directories pass their group on.
+base::Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t type, uint32_t mode);
+// The mode bits that are left when somebody without CAP_FSETID writes, and whenever the owner changes.
+uint32_t ModeWithoutPrivileges(const Attributes& attributes, const Credentials& who);
+// Before data is changed through a descriptor.
+base::Result<void> DropPrivilegesBeforeWrite(Inode& inode, const Credentials& who);
+// True if reading `path` now has to change the access time (relatime and its flags).
+bool AccessTimeIsStale(const Path& path, uint32_t file_flags, const Attributes& attributes, Timestamp now);
 
 }  // namespace sentry

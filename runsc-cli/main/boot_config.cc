@@ -1,0 +1,202 @@
+#include "runsc-cli/main/boot_config.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+
+namespace runsc {
+namespace {
+
+constexpr uint32_t kMagic = 0x4e4c5652;  // "RVLN"
+constexpr uint32_t kVersion = 1;
+// More than execve's own limit on arguments and environment.
+constexpr size_t kBytesMax = 16 << 20;
+
+// Both directions visit the fields in one order, the one in Visit below.
+class Encoder {
+ public:
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  void operator()(const T& value) {
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  void operator()(const std::string& text) {
+    (*this)(static_cast<uint32_t>(text.size()));
+    bytes_ += text;
+  }
+  template <typename T>
+  void operator()(const std::vector<T>& list) {
+    (*this)(static_cast<uint32_t>(list.size()));
+    for (const T& item : list) (*this)(item);
+  }
+  void operator()(const AttachPoint& point) {
+    (*this)(point.name);
+    (*this)(point.guest_path);
+    (*this)(point.read_only);
+    (*this)(point.is_directory);
+  }
+  std::string Take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+class Decoder {
+ public:
+  explicit Decoder(std::span<const char> bytes) : bytes_(bytes) {}
+
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  void operator()(T& value) {
+    if (bytes_.size() < sizeof(value)) {
+      ok_ = false;
+      return;
+    }
+    memcpy(&value, bytes_.data(), sizeof(value));
+    bytes_ = bytes_.subspan(sizeof(value));
+  }
+  void operator()(bool& value) {
+    uint8_t byte = 0;
+    (*this)(byte);
+    value = byte != 0;
+  }
+  void operator()(std::string& text) {
+    const size_t size = Count();
+    if (!ok_) return;
+    text.assign(bytes_.data(), size);
+    bytes_ = bytes_.subspan(size);
+  }
+  template <typename T>
+  void operator()(std::vector<T>& list) {
+    const size_t size = Count();
+    for (size_t i = 0; i < size && ok_; ++i) {
+      T item{};
+      (*this)(item);
+      list.push_back(std::move(item));
+    }
+  }
+  void operator()(AttachPoint& point) {
+    (*this)(point.name);
+    (*this)(point.guest_path);
+    (*this)(point.read_only);
+    (*this)(point.is_directory);
+  }
+  bool complete() const { return ok_ && bytes_.empty(); }
+
+ private:
+  // A length; each item takes at least a byte.
+  size_t Count() {
+    uint32_t count = 0;
+    (*this)(count);
+    if (count > bytes_.size()) ok_ = false;
+    return ok_ ? count : 0;
+  }
+
+  std::span<const char> bytes_;
+  bool ok_ = true;
+};
+
+template <typename Config, typename Visitor>
+void Visit(Config& config, Visitor& visit) {
+  visit(config.attach_points);
+  visit(config.debug);
+  visit(config.has_log);
+  visit(config.single_owner_view);
+  visit(config.arguments);
+  visit(config.environment);
+  visit(config.cwd);
+  visit(config.host_name);
+  visit(config.platform);
+  visit(config.uid);
+  visit(config.gid);
+  visit(config.groups);
+  visit(config.umask);
+  visit(config.strace);
+  visit(config.timing);
+  visit(config.stdio_open);
+  visit(config.terminal);
+  visit(config.stdio_terminals);
+  visit(config.terminal_modes);
+  visit(config.terminal_size);
+  visit(config.limits);
+  visit(config.start_ns);
+}
+
+absl::Status HostError(const char* what) {
+  return absl::InternalError(absl::StrCat("cannot ", what, ": ", strerror(errno)));
+}
+
+}  // namespace
+
+std::string EncodeBootConfig(const BootConfig& config) {
+  Encoder encoder;
+  encoder(kMagic);
+  encoder(kVersion);
+  Visit(config, encoder);
+  return encoder.Take();
+}
+
+absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes) {
+  Decoder decoder(bytes);
+  uint32_t magic = 0;
+  uint32_t version = 0;
+  decoder(magic);
+  decoder(version);
+  if (magic != kMagic || version != kVersion) {
+    return absl::InvalidArgumentError(
+        "the start-up message is not of this version: runsc and its helpers must come from one build");
+  }
+  BootConfig config;
+  Visit(config, decoder);
+  if (!decoder.complete()) {
+    return absl::InvalidArgumentError(
+        "the start-up message is damaged: runsc and its helpers must come from one build");
+  }
+  return config;
+}
+
+absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config) {
+  const std::string bytes = EncodeBootConfig(config);
+  if (bytes.size() > kBytesMax) {
+    return absl::InvalidArgumentError("the arguments and the environment are longer than 16 MiB");
+  }
+  base::Fd fd(memfd_create("ravelin-config", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return HostError("create a memfd (memfd_create)");
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t written = write(fd.get(), bytes.data() + done, bytes.size() - done);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return HostError("write to a memfd");
+    done += static_cast<size_t>(written);
+  }
+  if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+    return HostError("seal a memfd");
+  }
+  return fd;
+}
+
+absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) return HostError("read the start-up message; start runsc instead");
+  if (status.st_size <= 0 || static_cast<uint64_t>(status.st_size) > kBytesMax) {
+    return absl::InvalidArgumentError("no start-up message; start runsc instead");
+  }
+  std::string bytes(static_cast<size_t>(status.st_size), '\0');
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return HostError("read the start-up message");
+    done += static_cast<size_t>(got);
+  }
+  return DecodeBootConfig(bytes);
+}
+
+}  // namespace runsc

@@ -1,0 +1,82 @@
+#pragma once
+
+// What runsc tells the processes it starts: one message in a memfd, read before the filters go up.
+//
+// Writer and reader come from the same build, so there is a version and no compatibility; the reader
+// still bounds everything, because a mixed installation must end in a message, not in a crash.
+
+#include <sys/resource.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "platform/base/fd.h"
+
+namespace runsc {
+
+// A host directory or file that the gofer serves, and where the guest sees it.
+struct AttachPoint {
+  std::string name;        // What the sentry asks the gofer for; unique.
+  std::string guest_path;  // "/" for the root, which comes first.
+  bool read_only = false;
+  bool is_directory = true;
+};
+
+struct BootConfig {
+  // --- both
+  std::vector<AttachPoint> attach_points;
+  bool debug = false;
+  bool has_log = false;  // kLogFd is open.
+  // The caller is not root of the host: files of owners other than the caller's cannot be told apart.
+  bool single_owner_view = false;
+
+  // --- sentry
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;
+  std::string cwd;
+  std::string host_name;
+  std::string platform;  // auto, systrap, ptrace
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  std::vector<uint32_t> groups;
+  uint32_t umask = 022;
+  bool strace = false;
+  bool timing = false;
+  // Bit n: the caller had descriptor n (0, 1, 2) open.
+  uint32_t stdio_open = 7;
+  // Standard input is a terminal, now in raw mode: the guest gets a terminal of the sentry's in place of each of
+  // the three that is one (bits as above), which the sentry connects to the host's.
+  bool terminal = false;
+  uint32_t stdio_terminals = 0;
+  termios terminal_modes{};  // The host terminal's before raw mode.
+  winsize terminal_size{};
+  // The caller's limits, by RLIMIT_*; the sentry's own are raised.
+  std::array<rlimit, RLIM_NLIMITS> limits{};
+  uint64_t start_ns = 0;  // CLOCK_MONOTONIC when runsc started.
+};
+
+// A sealed memfd. The status names what the host refused.
+absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config);
+absl::StatusOr<BootConfig> ReadBootConfig(int fd);
+
+// For tests: the bytes.
+std::string EncodeBootConfig(const BootConfig& config);
+absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes);
+
+// Descriptors of the children, beside 0, 1 and 2.
+inline constexpr int kConfigFd = 3;
+inline constexpr int kLogFd = 4;           // /dev/null without --debug-log.
+inline constexpr int kGoferMemoryFd = 5;
+inline constexpr int kGoferSocketFd = 6;   // Each side's own end.
+inline constexpr int kControlFd = 7;       // Sentry only: control_socket.h.
+inline constexpr int kOwnFdsFd = 7;        // Gofer only: its /proc/self/fd.
+inline constexpr int kFirstAttachFd = 8;   // Gofer only: O_PATH, in the order of attach_points.
+
+}  // namespace runsc

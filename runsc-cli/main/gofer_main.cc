@@ -1,0 +1,69 @@
+// runsc-gofer: started by runsc inside its cage, with the trees to serve already open.
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "gofer/server/server.h"
+#include "platform/base/log.h"
+#include "platform/seccomp/filter.h"
+#include "platform/seccomp/violation.h"
+#include "runsc-cli/main/boot_config.h"
+#include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/launch.h"
+
+namespace runsc {
+namespace {
+
+int FailStart(absl::string_view message) {
+  LOG_ERROR("%s", std::string(message).c_str());
+  return kOwnFailure;
+}
+
+int GoferMain() {
+  const absl::StatusOr<BootConfig> config = ReadBootConfig(kConfigFd);
+  if (!config.ok()) {
+    fprintf(stderr, "runsc-gofer: %s\n", std::string(config.status().message()).c_str());
+    return kOwnFailure;
+  }
+  close(kConfigFd);
+  const auto level = config->debug     ? base::LogLevel::kDebug
+                     : config->has_log ? base::LogLevel::kInfo
+                                       : base::LogLevel::kWarning;
+  base::SetLogSink(config->has_log ? kLogFd : -1, level, "gofer");
+  platform::seccomp::ReportViolations();
+
+  gofer::Server::Options options;
+  options.memory = base::Fd(kGoferMemoryFd);
+  options.socket = base::Fd(kGoferSocketFd);
+  options.proc_self_fd = base::Fd(kOwnFdsFd);
+  int next = kFirstAttachFd;
+  for (const AttachPoint& point : config->attach_points) {
+    gofer::AttachPoint served;
+    served.name = point.name;
+    served.root_path_fd = base::Fd(next++);
+    served.read_only = point.read_only;
+    options.attach_points.push_back(std::move(served));
+  }
+  auto server = gofer::Server::Create(std::move(options));
+  if (!server.ok()) return FailStart(server.status().message());
+
+  const platform::seccomp::Filter filter = GoferFilter();
+  const base::Result<void> installed = platform::seccomp::Install(platform::seccomp::Compile(filter));
+  if (!installed.ok()) {
+    return FailStart(std::string("cannot install the gofer's seccomp filter: ") +
+                     strerror(installed.error().value()));
+  }
+  LOG_INFO("filter installed: %zu system calls", platform::seccomp::CountAllowed(filter));
+  const absl::Status served = (*server)->Run();
+  // The reason has been logged; without its gofer the sandbox ends.
+  return served.ok() ? 0 : kOwnFailure;
+}
+
+}  // namespace
+}  // namespace runsc
+
+int main() { return runsc::GoferMain(); }

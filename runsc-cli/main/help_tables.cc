@@ -1,0 +1,62 @@
+#include "runsc-cli/main/help_tables.h"
+
+#include <cstdio>
+
+#include "platform/seccomp/filter.h"
+#include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/sentry_filter.h"
+#include "syscalls/table.h"
+
+namespace runsc {
+namespace {
+
+std::string FiltersText() {
+  return platform::seccomp::Describe(SentryFilter({})) + "\n" +
+         platform::seccomp::Describe(GoferFilter());
+}
+
+const char* SupportName(syscalls::Support support) {
+  switch (support) {
+    case syscalls::Support::kUnknown:
+      return "none";
+    case syscalls::Support::kFull:
+      return "full";
+    case syscalls::Support::kPartial:
+      return "partial";
+    case syscalls::Support::kRefused:
+      return "refused";
+  }
+  return "?";
+}
+
+std::string SyscallsText() {
+  std::string text;
+  size_t full = 0;
+  size_t partial = 0;
+  for (const syscalls::Row& row : syscalls::X8664()) {
+    if (row.support == syscalls::Support::kUnknown) continue;
+    full += row.support == syscalls::Support::kFull;
+    partial += row.support == syscalls::Support::kPartial;
+    char head[80];
+    snprintf(head, sizeof(head), "%4u %-24.*s %-8s", row.number, static_cast<int>(row.name.size()),
+             row.name.data(), SupportName(row.support));
+    text += head;
+    text += row.note;
+    while (text.back() == ' ') text.pop_back();
+    text += '\n';
+  }
+  char foot[80];
+  snprintf(foot, sizeof(foot), "%zu full, %zu partial; a number without a line answers ENOSYS\n",
+           full, partial);
+  return text + foot;
+}
+
+}  // namespace
+
+std::string HelpTable(std::string_view topic) {
+  if (topic == "filters") return FiltersText();
+  if (topic == "syscalls") return SyscallsText();
+  return "";
+}
+
+}  // namespace runsc

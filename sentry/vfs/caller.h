@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+
+#include "sentry/kernel/credentials.h"
+#include "sentry/vfs/path.h"
+
+namespace sentry {
+
+class FsContext;
+class Task;
+
+// On whose behalf a path is walked: where its root and working directory are, and what it may do. Converts from a Task,
+// so that calls read `vfs.Walk(task, ...)`; set-up code and tests make one by hand.
+class Caller {
+ public:
+  Caller(Task& task);  // NOLINT: implicit by design
+  Caller(Path root, Path working_directory, CredentialsRef credentials, uint32_t umask);
+
+  const Path& root() const { return root_; }
+  const Path& working_directory() const { return working_directory_; }
+  const Credentials& credentials() const { return *credentials_; }
+  const CredentialsRef& credentials_ref() const { return credentials_; }
+  uint32_t umask() const { return umask_; }
+  // Null for the kernel itself: magic links are not followed then.
+  Task* task() const { return task_; }
+
+ private:
+  Path root_;
+  Path working_directory_;
+  CredentialsRef credentials_;
+  uint32_t umask_ = 0;
+  Task* task_ = nullptr;
+};
+
+}  // namespace sentry
