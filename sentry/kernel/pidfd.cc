@@ -6,8 +6,8 @@
 
 namespace sentry {
 
-PidFile::PidFile(std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags, CredentialsRef credentials)
-    : File(Path{}, O_RDWR | flags, std::move(credentials)), group_(std::move(group)), thread_(std::move(thread)) {}
+PidFile::PidFile(Task& task, std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags)
+    : AnonymousFile(task, "[pidfd]", O_RDWR | flags), group_(std::move(group)), thread_(std::move(thread)) {}
 
 int32_t PidFile::pid() const {
   if (thread_ != nullptr) return thread_->HasExited() && !thread_->is_leader() ? -1 : thread_->tid();
@@ -18,13 +18,6 @@ int32_t PidFile::pid() const {
 PollMask PidFile::Poll(PollMask interest) {
   const bool ended = thread_ != nullptr ? thread_->HasExited() : group_->IsZombie();
   return ended ? kPollReadable & interest : 0;
-}
-
-base::Result<Attributes> PidFile::GetAttributes() {
-  Attributes attributes;
-  attributes.mode = 0600;
-  attributes.inode = static_cast<uint64_t>(group_->id());
-  return attributes;
 }
 
 std::string PidFile::FdInfo() const {

@@ -8,14 +8,14 @@
 
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
-#include "sentry/vfs/file.h"
+#include "sentry/fs/anon/anonymous_files.h"
 
 namespace sentry {
 
-class PidFile final : public File {
+class PidFile final : public AnonymousFile {
  public:
   // `thread`: PIDFD_THREAD, else null. `flags`: O_NONBLOCK or 0.
-  PidFile(std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags, CredentialsRef credentials);
+  PidFile(Task& task, std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags);
 
   const std::shared_ptr<ThreadGroup>& group() const { return group_; }
   const TaskRef& thread() const { return thread_; }
@@ -24,8 +24,6 @@ class PidFile final : public File {
 
   PollMask Poll(PollMask interest) override;
   WaitQueue* wait_queue() override { return &group_->exit_queue(); }
-  base::Result<Attributes> GetAttributes() override;
-  std::string DisplayName() const override { return "anon_inode:[pidfd]"; }
   std::string FdInfo() const override;
 
  private:

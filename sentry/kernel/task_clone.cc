@@ -123,6 +123,7 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
     init.group = std::make_shared<ThreadGroup>(kernel, init.tid, std::move(handlers), parent_group.limits().all(),
                                                exit_signal);
     init.group->oom_score_adjust_.store(parent_group.oom_score_adjust_.load());
+    init.group->personality_.store(parent_group.personality_.load());
   }
   const auto child = std::make_shared<Task>(kernel, std::move(init));
   ThreadGroup* family = Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_ : &parent_group;
@@ -185,7 +186,7 @@ base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& argum
   parent.waiting_for_vfork_ = std::move(completion);
   if (pidfd) {
     const bool of_thread = Has(flags, CLONE_THREAD);
-    std::move(*pidfd).Fill(std::make_shared<PidFile>(child_group, of_thread ? child : nullptr, 0, parent.credentials()));
+    std::move(*pidfd).Fill(std::make_shared<PidFile>(parent, child_group, of_thread ? child : nullptr, 0));
   }
   return tid;
 }

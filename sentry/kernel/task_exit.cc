@@ -45,7 +45,7 @@ void TaskExit::ReleaseResources(Task& task) {
   Kernel& kernel = task.kernel_;
   FutexTable& futexes = kernel.futexes();
   futexes.ExitRobustList(task, task.robust_list());
-  futexes.ExitPiState(task);
+  futexes.ExitPiState(task, true);
   task.set_robust_list(base::UserAddr());
   const base::UserAddr clear(task.clear_child_tid_);
   if (!clear.is_null() && task.memory_sharers_->load(std::memory_order_acquire) > 1) {

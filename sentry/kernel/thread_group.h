@@ -101,6 +101,9 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
 
   std::atomic<bool>& child_subreaper() { return child_subreaper_; }
   std::atomic<int32_t>& oom_score_adjust() { return oom_score_adjust_; }
+  // personality(2); of the process here, of the thread on Linux.
+  std::atomic<uint32_t>& personality() { return personality_; }
+  bool no_randomization() const { return (personality_.load(std::memory_order_relaxed) & 0x0040000) != 0; }
   // execve happened since fork: setpgid(2) by the parent is refused.
   bool has_executed() const { return has_executed_.load(std::memory_order_relaxed); }
 
@@ -128,6 +131,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   std::atomic<bool> child_subreaper_{false};
   std::atomic<bool> has_executed_{false};
   std::atomic<int32_t> oom_score_adjust_{0};
+  std::atomic<uint32_t> personality_{0};
   ResourceLimits limits_;
   WaitQueue exit_queue_;
   WaitQueue child_queue_;
