@@ -6,22 +6,29 @@
 #include "syscalls/handlers/attributes.h"
 #include "syscalls/handlers/cred.h"
 #include "syscalls/handlers/dir.h"
+#include "syscalls/handlers/epoll.h"
+#include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/file.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/inotify.h"
 #include "syscalls/handlers/io.h"
+#include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/mount.h"
 #include "syscalls/handlers/open.h"
 #include "syscalls/handlers/path.h"
 #include "syscalls/handlers/pipe.h"
+#include "syscalls/handlers/poll.h"
 #include "syscalls/handlers/prctl.h"
 #include "syscalls/handlers/process.h"
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
 #include "syscalls/handlers/signal.h"
+#include "syscalls/handlers/signalfd.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/stat.h"
 #include "syscalls/handlers/time.h"
+#include "syscalls/handlers/timerfd.h"
 #include "syscalls/handlers/timers.h"
 #include "syscalls/handlers/xattr.h"
 #include "syscalls/table.h"
@@ -52,6 +59,7 @@ constexpr Table kTable = MakeTable({
     Full<&Stat>(4, "stat"),
     Full<&Fstat>(5, "fstat"),
     Full<&Lstat>(6, "lstat"),
+    Full<&Poll>(7, "poll"),
     Full<&Lseek>(8, "lseek"),
     Full<&RtSigaction>(13, "rt_sigaction"),
     Full<&RtSigprocmask>(14, "rt_sigprocmask"),
@@ -63,6 +71,7 @@ constexpr Table kTable = MakeTable({
     Full<&Writev>(20, "writev"),
     Full<&Access>(21, "access"),
     Full<&Pipe>(22, "pipe"),
+    Full<&Select>(23, "select"),
     Full<&SchedYield>(24, "sched_yield"),
     Full<&Dup>(32, "dup"),
     Full<&Dup2>(33, "dup2"),
@@ -187,6 +196,7 @@ constexpr Table kTable = MakeTable({
     Partial<&Futex>(202, "futex", "PI locks hand over in order of arrival; no priority is inherited."),
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
+    Full<&EpollCreate>(213, "epoll_create"),
     Full<&Getdents64>(217, "getdents64"),
     Full<&SetTidAddress>(218, "set_tid_address"),
     Full<&RestartSyscall>(219, "restart_syscall"),
@@ -201,11 +211,16 @@ constexpr Table kTable = MakeTable({
     Full<&ClockGetres>(229, "clock_getres"),
     Full<&ClockNanosleep>(230, "clock_nanosleep"),
     Full<&ExitGroup>(231, "exit_group"),
+    Full<&EpollWait>(232, "epoll_wait"),
+    Full<&EpollCtl>(233, "epoll_ctl"),
     Full<&Tgkill>(234, "tgkill"),
     Full<&Utimes>(235, "utimes"),
     Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&InotifyInit>(253, "inotify_init"),
+    Full<&InotifyAddWatch>(254, "inotify_add_watch"),
+    Full<&InotifyRmWatch>(255, "inotify_rm_watch"),
     Full<&Openat>(257, "openat"),
     Full<&Mkdirat>(258, "mkdirat"),
     Full<&Mknodat>(259, "mknodat"),
@@ -219,6 +234,8 @@ constexpr Table kTable = MakeTable({
     Full<&Readlinkat>(267, "readlinkat"),
     Full<&Fchmodat>(268, "fchmodat"),
     Full<&Faccessat>(269, "faccessat"),
+    Full<&Pselect6>(270, "pselect6"),
+    Full<&Ppoll>(271, "ppoll"),
     Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
     Full<&SetRobustList>(273, "set_robust_list"),
     Full<&GetRobustList>(274, "get_robust_list"),
@@ -227,9 +244,19 @@ constexpr Table kTable = MakeTable({
     Full<&SyncFileRange>(277, "sync_file_range"),
     Partial<&Vmsplice>(278, "vmsplice", "Always copies; SPLICE_F_GIFT changes nothing."),
     Full<&Utimensat>(280, "utimensat"),
+    Full<&EpollPwait>(281, "epoll_pwait"),
+    Full<&Signalfd>(282, "signalfd"),
+    Full<&TimerfdCreate>(283, "timerfd_create"),
+    Full<&Eventfd>(284, "eventfd"),
     Full<&Fallocate>(285, "fallocate"),
+    Full<&TimerfdSettime>(286, "timerfd_settime"),
+    Full<&TimerfdGettime>(287, "timerfd_gettime"),
+    Full<&Signalfd4>(289, "signalfd4"),
+    Full<&Eventfd2>(290, "eventfd2"),
+    Full<&EpollCreate1>(291, "epoll_create1"),
     Full<&Dup3>(292, "dup3"),
     Full<&Pipe2>(293, "pipe2"),
+    Full<&InotifyInit1>(294, "inotify_init1"),
     Full<&Preadv>(295, "preadv"),
     Full<&Pwritev>(296, "pwritev"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
@@ -242,6 +269,7 @@ constexpr Table kTable = MakeTable({
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&Renameat2>(316, "renameat2"),
     Full<&GetRandom>(318, "getrandom"),
+    Partial<&MemfdCreate>(319, "memfd_create", "MFD_HUGETLB is refused: there are no huge pages to set aside."),
     Full<&Execveat>(322, "execveat"),
     Full<&CopyFileRange>(326, "copy_file_range"),
     Full<&Preadv2>(327, "preadv2"),
@@ -255,6 +283,7 @@ constexpr Table kTable = MakeTable({
     Full<&Openat2>(437, "openat2"),
     Full<&PidfdGetfd>(438, "pidfd_getfd"),
     Full<&Faccessat2>(439, "faccessat2"),
+    Full<&EpollPwait2>(441, "epoll_pwait2"),
     Full<&FutexWaitv>(449, "futex_waitv"),
     Full<&Fchmodat2>(452, "fchmodat2"),
     Full<&FutexWake>(454, "futex_wake"),
