@@ -12,6 +12,7 @@
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
 #include "syscalls/handlers/signal.h"
+#include "syscalls/handlers/socket.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/time.h"
 #include "syscalls/handlers/timers.h"
@@ -47,6 +48,21 @@ constexpr Table kTable = MakeTable({
     Full<&Alarm>(37, "alarm"),
     Full<&Setitimer>(38, "setitimer"),
     Full<&GetPid>(39, "getpid"),
+    Full<&SocketCall>(41, "socket"),
+    Full<&Connect>(42, "connect"),
+    Full<&Accept>(43, "accept"),
+    Full<&Sendto>(44, "sendto"),
+    Full<&Recvfrom>(45, "recvfrom"),
+    Full<&Sendmsg>(46, "sendmsg"),
+    Full<&Recvmsg>(47, "recvmsg"),
+    Full<&Shutdown>(48, "shutdown"),
+    Full<&BindCall>(49, "bind"),
+    Full<&Listen>(50, "listen"),
+    Full<&Getsockname>(51, "getsockname"),
+    Full<&Getpeername>(52, "getpeername"),
+    Full<&Socketpair>(53, "socketpair"),
+    Full<&Setsockopt>(54, "setsockopt"),
+    Full<&Getsockopt>(55, "getsockopt"),
     Partial<&Clone>(56, "clone", "No namespaces."),
     Full<&Fork>(57, "fork"),
     Full<&Vfork>(58, "vfork"),
@@ -136,10 +152,13 @@ constexpr Table kTable = MakeTable({
     Full<&Splice>(275, "splice"),
     Full<&Tee>(276, "tee"),
     Partial<&Vmsplice>(278, "vmsplice", "Always copies; SPLICE_F_GIFT changes nothing."),
+    Full<&Accept4>(288, "accept4"),
     Full<&Pipe2>(293, "pipe2"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
+    Full<&Recvmmsg>(299, "recvmmsg"),
     Full<&Prlimit64>(302, "prlimit64"),
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
+    Full<&Sendmmsg>(307, "sendmmsg"),
     Refused(308, "setns", EPERM, "There are no other namespaces."),
     Full<&GetCpu>(309, "getcpu"),
     Full<&SchedSetAttr>(314, "sched_setattr"),

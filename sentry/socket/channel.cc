@@ -38,10 +38,9 @@ size_t Channel::RoomLocked() const {
   return limits_.bytes - std::min(bytes_, limits_.bytes);
 }
 
-Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary ancillary, const SocketAddress& source,
+Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary& ancillary, const SocketAddress& source,
                              const std::shared_ptr<WaitQueue>& writer) {
   const bool stream = mode_ == Mode::kStream;
-  bool sent_any = false;
   while (true) {
     size_t size = 0;
     {
@@ -64,13 +63,12 @@ Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary ancillary, co
     packet.data.resize(copied);
     packet.from = source;
     packet.ancillary.credentials = ancillary.credentials;
-    if (!sent_any) packet.ancillary.files = std::move(ancillary.files);
+    packet.ancillary.files = std::exchange(ancillary.files, {});
     if (packet.ancillary.files.empty()) {
       Enqueue(std::move(packet));
     } else {
       TRY(rights_.Send(task, packet.ancillary.files.size(), [&] { Enqueue(std::move(packet)); }));
     }
-    sent_any = true;
     reader_->Notify(kPollReadable);
     if (!stream || from.remaining() == 0 || copied < size) break;
   }

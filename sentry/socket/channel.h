@@ -42,8 +42,8 @@ class Channel {
   Channel& operator=(const Channel&) = delete;
 
   // --- Writers. `writer` is notified when there is room again.
-  // Takes as much as fits (kStream) or all (kRecords: EMSGSIZE if it never can). EAGAIN, EPIPE if the reader is done, ETOOMANYREFS.
-  base::Result<size_t> Send(Task& task, IoBuffer& from, Ancillary ancillary, const SocketAddress& source,
+  // Files leave `ancillary` with the first packet. Takes as much as fits (kStream) or all (kRecords: EMSGSIZE if it never can). EAGAIN, EPIPE if the reader is done, ETOOMANYREFS.
+  base::Result<size_t> Send(Task& task, IoBuffer& from, Ancillary& ancillary, const SocketAddress& source,
                             const std::shared_ptr<WaitQueue>& writer);
   // Puts a packet in without regard to the guest: EAGAIN if there is no room.
   base::Result<void> Push(Packet packet);

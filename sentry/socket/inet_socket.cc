@@ -183,7 +183,7 @@ Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
     const size_t there = size_t{options().send_bytes} + listener.options().receive_bytes;
     const size_t back = size_t{listener.options().send_bytes} + options().receive_bytes;
     SetPeer(to);
-    return core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back);
+    return core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back, nonblocking());
   };
   const auto result = connect();
   if (!result.ok()) {

@@ -115,7 +115,7 @@ void StreamCore::SetConnected(std::shared_ptr<Channel> in, std::shared_ptr<Chann
 }
 
 Result<void> StreamCore::ConnectTo(StreamCore& listener, SocketRef accepted, StreamCore& accepted_core,
-                                   size_t bytes_there, size_t bytes_back) {
+                                   size_t bytes_there, size_t bytes_back, bool beyond_backlog) {
   auto there =
       std::make_shared<Channel>(rights_, mode_, accepted_core.queue_, Channel::Limits{.bytes = bytes_there});
   auto back = std::make_shared<Channel>(rights_, mode_, queue_, Channel::Limits{.bytes = bytes_back});
@@ -124,7 +124,9 @@ Result<void> StreamCore::ConnectTo(StreamCore& listener, SocketRef accepted, Str
     if (listener.state_ != State::kListening) {
       return Errno(ECONNREFUSED);
     }
-    if (listener.backlog_.size() > static_cast<size_t>(listener.backlog_max_)) {
+    // A TCP client that does not wait is connected before the server looks: its side of the handshake is done.
+    const int backlog_max = beyond_backlog ? kListenBacklogMax : listener.backlog_max_;
+    if (listener.backlog_.size() > static_cast<size_t>(backlog_max)) {
       if (listener.refused_.size() >= kRefusedMax) return Errno(ECONNREFUSED);
       listener.refused_.push_back(queue_);
       return Errno(EAGAIN);
@@ -156,7 +158,7 @@ Result<size_t> StreamCore::Send(Task& task, SendRequest& request, const SocketAd
     out = out_;
   }
   if (rules_ == Rules::kTcp && out->reading_finished() && !out->writing_finished()) return SendAfterReset(request);
-  return out->Send(task, request.from, std::move(request.ancillary), source, queue_);
+  return out->Send(task, request.from, request.ancillary, source, queue_);
 }
 
 // TCP: the peer's socket is gone. These bytes are "sent"; the reset that answers them is what later calls see.

@@ -34,9 +34,9 @@ class StreamCore {
   base::Result<void> ClaimConnect() ABSL_LOCKS_EXCLUDED(mu_);
   void Unclaim() ABSL_LOCKS_EXCLUDED(mu_);
   // Connects to `listener`, in whose backlog `accepted` (whose core is `accepted_core`, new) then waits. ECONNREFUSED; EAGAIN when the
-  // backlog is full: this socket's queue is notified when it may try again.
+  // backlog is full: this socket's queue is notified when it may try again. `beyond_backlog`: up to the system's limit.
   base::Result<void> ConnectTo(StreamCore& listener, SocketRef accepted, StreamCore& accepted_core, size_t bytes_there,
-                               size_t bytes_back) ABSL_LOCKS_EXCLUDED(mu_);
+                               size_t bytes_back, bool beyond_backlog) ABSL_LOCKS_EXCLUDED(mu_);
   // socketpair(2); both are new.
   static void Join(StreamCore& a, StreamCore& b, size_t bytes);
 

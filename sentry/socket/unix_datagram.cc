@@ -111,7 +111,7 @@ Result<size_t> UnixDatagramSocket::Send(Task& task, SendRequest& request) {
   SocketAddress source;
   source = name()->Get();
   if (source.length == 0) source = {};
-  return target->inbox_->Send(task, request.from, std::move(request.ancillary), source, shared_queue());
+  return target->inbox_->Send(task, request.from, request.ancillary, source, shared_queue());
 }
 
 Result<ReceiveResult> UnixDatagramSocket::Receive(Task&, ReceiveRequest& request) {

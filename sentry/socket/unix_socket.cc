@@ -282,7 +282,7 @@ Result<void> UnixStreamSocket::Connect(Task& task, const SocketAddress& address)
   SetPeer(accepted->name(), server);
   UnixStreamSocket& raw = *accepted;
   const auto result = core_.ConnectTo(listener->core_, std::move(accepted), raw.core_, options().send_bytes,
-                                      listener->options().send_bytes);
+                                      listener->options().send_bytes, false);
   if (!result.ok()) {
     core_.Unclaim();
     SetPeer(nullptr, {0, ~0u, ~0u});
