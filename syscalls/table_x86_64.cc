@@ -8,6 +8,8 @@
 #include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/inotify.h"
+#include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/pipe.h"
 #include "syscalls/handlers/poll.h"
 #include "syscalls/handlers/prctl.h"
@@ -156,6 +158,9 @@ constexpr Table kTable = MakeTable({
     Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&InotifyInit>(253, "inotify_init"),
+    Full<&InotifyAddWatch>(254, "inotify_add_watch"),
+    Full<&InotifyRmWatch>(255, "inotify_rm_watch"),
     Full<&Pselect6>(270, "pselect6"),
     Full<&Ppoll>(271, "ppoll"),
     Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
@@ -175,6 +180,7 @@ constexpr Table kTable = MakeTable({
     Full<&Eventfd2>(290, "eventfd2"),
     Full<&EpollCreate1>(291, "epoll_create1"),
     Full<&Pipe2>(293, "pipe2"),
+    Full<&InotifyInit1>(294, "inotify_init1"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
     Full<&Recvmmsg>(299, "recvmmsg"),
     Full<&Prlimit64>(302, "prlimit64"),
@@ -185,6 +191,7 @@ constexpr Table kTable = MakeTable({
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
+    Partial<&MemfdCreate>(319, "memfd_create", "MFD_HUGETLB is refused: there are no huge pages to set aside."),
     Full<&Execveat>(322, "execveat"),
     Refused(334, "rseq", ENOSYS, "libc does without it."),
     Full<&PidfdSendSignal>(424, "pidfd_send_signal"),
