@@ -84,6 +84,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
     init.memory_sharers = NewSharerCount();
     init.memory_sharers->store(0, std::memory_order_relaxed);
   }
+  TRY(init.context->Prepare(init.memory->address_space()));
   init.fds = Has(flags, CLONE_FILES) ? parent.fds_ : parent.fds().Copy();
   init.fds_sharers = Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
   init.fs = Has(flags, CLONE_FS) ? parent.fs_ : parent.fs().Copy();

@@ -33,7 +33,7 @@ TestTask::TestTask() {
   kernel_ = std::make_unique<sentry::Kernel>(platform_, *pool_, dispatcher_, clock_, random_, options);
   auto root = sentry::Tmpfs::Create(*pool_, clock_, {});
   RAVELIN_CHECK(kernel_->vfs().MountRoot(root, "none", 0).ok());
-  auto init = kernel_->MakeProcess({});
+  auto init = kernel_->MakeProcess({}, true);
   RAVELIN_CHECK(init.ok());
   init_ = init.value();
   sentry::CloneArguments arguments;

@@ -1,6 +1,5 @@
 #include <linux/capability.h>
 #include <linux/sched.h>
-#include <linux/wait.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
