@@ -14,6 +14,7 @@
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/task_exec.h"
 #include "sentry/signal/signal_delivery.h"
+#include "sentry/socket/network_namespace.h"
 
 namespace sentry {
 namespace {
@@ -47,7 +48,8 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       timers_(NewTimerService(clock)),
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
-      anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)) {
+      anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
+      network_(std::make_shared<NetworkNamespace>()) {
   // Without epoll on the host there are no files that need it: users of host_poller() check their own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
   if (poller.ok()) host_poller_ = std::move(poller).value();
