@@ -203,6 +203,8 @@ class Task : public std::enable_shared_from_this<Task> {
   void RequestExit(int32_t status);
   // What follows a system call, on the way back to the guest: signals, stops, exit. False if the task is to leave.
   bool PrepareReturnToGuest();
+  // As if the running system call had returned `result`: for those who drive a task themselves.
+  void FinishSyscallForTest(int64_t result) { FinishSyscall(result); }
   // Takes the task down: resources, the parent's notification. Own thread; the object stays for wait(2).
   void Exit();
   bool HasHostThread() const { return has_host_thread_.load(std::memory_order_acquire); }
