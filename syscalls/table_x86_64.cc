@@ -8,6 +8,7 @@
 #include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/memory.h"
 #include "syscalls/handlers/pipe.h"
 #include "syscalls/handlers/poll.h"
 #include "syscalls/handlers/prctl.h"
@@ -42,12 +43,20 @@ consteval Table MakeTable(const Row (&rows)[N]) {
 
 constexpr Table kTable = MakeTable({
     Full<&Poll>(7, "poll"),
+    Full<&Mmap>(9, "mmap"),
+    Full<&Mprotect>(10, "mprotect"),
+    Full<&Munmap>(11, "munmap"),
+    Full<&Brk>(12, "brk"),
     Full<&RtSigaction>(13, "rt_sigaction"),
     Full<&RtSigprocmask>(14, "rt_sigprocmask"),
     Full<&RtSigreturn>(15, "rt_sigreturn"),
     Full<&Pipe>(22, "pipe"),
     Full<&Select>(23, "select"),
     Full<&SchedYield>(24, "sched_yield"),
+    Full<&Mremap>(25, "mremap"),
+    Full<&Msync>(26, "msync"),
+    Full<&Mincore>(27, "mincore"),
+    Full<&Madvise>(28, "madvise"),
     Full<&Pause>(34, "pause"),
     Full<&Nanosleep>(35, "nanosleep"),
     Full<&Getitimer>(36, "getitimer"),
@@ -107,6 +116,10 @@ constexpr Table kTable = MakeTable({
     Full<&SchedGetPriorityMax>(146, "sched_get_priority_max"),
     Full<&SchedGetPriorityMin>(147, "sched_get_priority_min"),
     Full<&SchedRrGetInterval>(148, "sched_rr_get_interval"),
+    Full<&Mlock>(149, "mlock"),
+    Full<&Munlock>(150, "munlock"),
+    Full<&MlockAll>(151, "mlockall"),
+    Full<&MunlockAll>(152, "munlockall"),
     Refused(156, "_sysctl", ENOSYS, "Removed in Linux 5.5."),
     Partial<&Prctl>(157, "prctl", "Options of hardware and tracing that a container does not get are EINVAL."),
     Partial<&ArchPrctl>(158, "arch_prctl", "The segment bases; no CPUID faulting, shadow stacks or AMX."),
@@ -137,6 +150,9 @@ constexpr Table kTable = MakeTable({
     Full<&EpollWait>(232, "epoll_wait"),
     Full<&EpollCtl>(233, "epoll_ctl"),
     Full<&Tgkill>(234, "tgkill"),
+    Partial<&Mbind>(237, "mbind", "One node: checked, and every policy is the same."),
+    Partial<&SetMempolicy>(238, "set_mempolicy", "One node: checked, not remembered."),
+    Partial<&GetMempolicy>(239, "get_mempolicy", "One node: the default policy."),
     Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
@@ -163,15 +179,23 @@ constexpr Table kTable = MakeTable({
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
     Refused(308, "setns", EPERM, "There are no other namespaces."),
     Full<&GetCpu>(309, "getcpu"),
+    Full<&ProcessVmReadv>(310, "process_vm_readv"),
+    Full<&ProcessVmWritev>(311, "process_vm_writev"),
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
     Full<&Execveat>(322, "execveat"),
+    Partial<&Membarrier>(324, "membarrier", "Neither SYNC_CORE nor RSEQ; the query says so."),
+    Full<&Mlock2>(325, "mlock2"),
+    Full<&PkeyMprotect>(329, "pkey_mprotect"),
+    Full<&PkeyAlloc>(330, "pkey_alloc"),
+    Full<&PkeyFree>(331, "pkey_free"),
     Refused(334, "rseq", ENOSYS, "libc does without it."),
     Full<&PidfdSendSignal>(424, "pidfd_send_signal"),
     Full<&PidfdOpen>(434, "pidfd_open"),
     Partial<&Clone3>(435, "clone3", "No namespaces, no cgroups."),
     Full<&PidfdGetfd>(438, "pidfd_getfd"),
+    Full<&ProcessMadvise>(440, "process_madvise"),
     Full<&EpollPwait2>(441, "epoll_pwait2"),
     Full<&FutexWaitv>(449, "futex_waitv"),
     Full<&FutexWake>(454, "futex_wake"),
