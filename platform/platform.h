@@ -79,6 +79,9 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
+  // The process that shows up for it in the host's tools; 0 if there is none of its own. For diagnostics.
+  virtual int host_pid() const { return 0; }
+
   // Replaces whatever is mapped in the range. When these return, no guest thread can use an older
   // translation. EINVAL outside [user_address_min, user_address_max), ENOMEM when the host refuses,
   // ESRCH if the host process is gone.
@@ -86,14 +89,16 @@ class AddressSpace {
   virtual base::Result<void> Unmap(uint64_t address, uint64_t length) = 0;
   // Holes in the range are left alone. Protects what is mapped.
   virtual base::Result<void> Protect(uint64_t address, uint64_t length, int protection) = 0;
-  // Batch of maps, in order, one hand-over where the platform can. Stops at the first error.
+  // Batch of maps, in order, one hand-over where the platform can. EINVAL leaves everything as it was; after
+  // another error, of this or of Map, nothing is mapped in the ranges.
   virtual base::Result<void> MapAll(const std::vector<Mapping>& mappings) {
     for (const Mapping& mapping : mappings) TRY(Map(mapping));
     return {};
   }
 };
 
-// The state of one guest thread. Used by one host thread at a time, except Interrupt.
+// The state of one guest thread. Used by one host thread at a time, except Interrupt. It belongs to the host
+// thread that first Switches it: that one makes all further calls and destroys it (ptrace(2) demands it).
 class Context {
  public:
   virtual ~Context() = default;
@@ -101,10 +106,14 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
+  // Makes the next Switch into `address_space` independent of the host's limits: a Switch that cannot get
+  // a host thread can only report kDead. Optional; any thread, not during a Switch. EAGAIN, ENOMEM, ESRCH.
+  virtual base::Result<void> Prepare(AddressSpace& address_space) = 0;
+
   // Runs guest code from `registers` until an event; `registers` then hold the guest's state. cs, ss
   // and privileged eflags bits that the caller passes are ignored. Setting TF in eflags single-steps: the
   // next event is kSignal SIGTRAP TRAP_TRACE at the latest. The address space may differ from the
-  // last call's (execve); extended state moves along.
+  // last call's (execve); extended state moves along if the old address space is still there.
   virtual Event Switch(AddressSpace& address_space, Registers& registers) = 0;
 
   // Any thread, any time, async-signal-safe: the Switch under way, or else the next one, returns

@@ -4,9 +4,14 @@
 #include <cerrno>
 
 #include "syscalls/handlers/cred.h"
+#include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/pipe.h"
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
+#include "syscalls/handlers/splice.h"
+#include "syscalls/handlers/time.h"
+#include "syscalls/handlers/timers.h"
 #include "syscalls/table.h"
 
 namespace syscalls {
@@ -28,8 +33,14 @@ consteval Table MakeTable(const Row (&rows)[N]) {
 }
 
 constexpr Table kTable = MakeTable({
+    Full<&Pipe>(22, "pipe"),
     Full<&SchedYield>(24, "sched_yield"),
+    Full<&Nanosleep>(35, "nanosleep"),
+    Full<&Getitimer>(36, "getitimer"),
+    Full<&Alarm>(37, "alarm"),
+    Full<&Setitimer>(38, "setitimer"),
     Full<&Uname>(63, "uname"),
+    Full<&Gettimeofday>(96, "gettimeofday"),
     Full<&GetRlimit>(97, "getrlimit"),
     Full<&GetRusage>(98, "getrusage"),
     Full<&SysInfo>(99, "sysinfo"),
@@ -63,18 +74,42 @@ constexpr Table kTable = MakeTable({
     Full<&SchedGetPriorityMin>(147, "sched_get_priority_min"),
     Full<&SchedRrGetInterval>(148, "sched_rr_get_interval"),
     Refused(156, "_sysctl", ENOSYS, "Removed in Linux 5.5."),
+    Partial<&Adjtimex>(159, "adjtimex", "Read only, as without CAP_SYS_TIME."),
     Full<&SetRlimit>(160, "setrlimit"),
+    Partial<&Settimeofday>(164, "settimeofday", "EPERM: the clock belongs to the host."),
     Full<&SetHostName>(170, "sethostname"),
     Full<&SetDomainName>(171, "setdomainname"),
+    Full<&Time>(201, "time"),
+    Partial<&Futex>(202, "futex", "PI locks hand over in order of arrival; no priority is inherited."),
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
+    Full<&TimerCreate>(222, "timer_create"),
+    Full<&TimerSettime>(223, "timer_settime"),
+    Full<&TimerGettime>(224, "timer_gettime"),
+    Full<&TimerGetoverrun>(225, "timer_getoverrun"),
+    Full<&TimerDelete>(226, "timer_delete"),
+    Partial<&ClockSettime>(227, "clock_settime", "EPERM: the clock belongs to the host."),
+    Full<&ClockGettime>(228, "clock_gettime"),
+    Full<&ClockGetres>(229, "clock_getres"),
+    Full<&ClockNanosleep>(230, "clock_nanosleep"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&SetRobustList>(273, "set_robust_list"),
+    Full<&GetRobustList>(274, "get_robust_list"),
+    Full<&Splice>(275, "splice"),
+    Full<&Tee>(276, "tee"),
+    Partial<&Vmsplice>(278, "vmsplice", "Always copies; SPLICE_F_GIFT changes nothing."),
+    Full<&Pipe2>(293, "pipe2"),
     Full<&Prlimit64>(302, "prlimit64"),
+    Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
     Full<&GetCpu>(309, "getcpu"),
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
+    Full<&FutexWaitv>(449, "futex_waitv"),
+    Full<&FutexWake>(454, "futex_wake"),
+    Full<&FutexWait>(455, "futex_wait"),
+    Full<&FutexRequeue>(456, "futex_requeue"),
 });
 
 }  // namespace

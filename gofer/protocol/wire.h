@@ -21,7 +21,7 @@ class WireBuffer {
  public:
   explicit WireBuffer(size_t bytes)
       : bytes_(bytes), data_(static_cast<std::byte*>(std::calloc(bytes, 1)), &std::free) {
-    CHECK(data_ != nullptr);
+    RAVELIN_CHECK(data_ != nullptr);
   }
   std::span<std::byte> bytes() { return {data_.get(), bytes_}; }
 

@@ -109,6 +109,8 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("volume",
                [&options](std::string_view text) { return ParseVolume(text, options.volumes); });
 
+  AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer"});
+
   const auto rest = flags.Parse(arguments);
   if (!rest.ok()) return rest.status();
   if (rest->empty()) {

@@ -38,6 +38,8 @@ struct DoOptions {
   std::optional<uint32_t> uid;
   std::optional<uint32_t> gid;
   std::vector<Volume> volumes;
+  // For tests of the cages: "sentry" or "gofer" makes that process call something that its filter forbids.
+  std::string provoke_violation;
   std::vector<std::string> command;  // Not empty.
 };
 

@@ -109,6 +109,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.debug);
   visit(config.has_log);
   visit(config.single_owner_view);
+  visit(config.provoke_violation);
   visit(config.arguments);
   visit(config.environment);
   visit(config.cwd);
@@ -118,6 +119,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.gid);
   visit(config.groups);
   visit(config.umask);
+  visit(config.ignored_signals);
   visit(config.strace);
   visit(config.timing);
   visit(config.stdio_open);

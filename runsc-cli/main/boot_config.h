@@ -36,6 +36,8 @@ struct BootConfig {
   bool has_log = false;  // kLogFd is open.
   // The caller is not root of the host: files of owners other than the caller's cannot be told apart.
   bool single_owner_view = false;
+  // "sentry" or "gofer": that process makes a forbidden call once its filter is up (a test of the cages).
+  std::string provoke_violation;
 
   // --- sentry
   std::vector<std::string> arguments;
@@ -47,6 +49,8 @@ struct BootConfig {
   uint32_t gid = 0;
   std::vector<uint32_t> groups;
   uint32_t umask = 022;
+  // Bit n-1: the caller ignores signal n, and so does the guest's first program (execve(2) keeps that).
+  uint64_t ignored_signals = 0;
   bool strace = false;
   bool timing = false;
   // Bit n: the caller had descriptor n (0, 1, 2) open.

@@ -1,6 +1,8 @@
 // runsc-gofer: started by runsc inside its cage, with the trees to serve already open.
 
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -58,6 +60,7 @@ int GoferMain() {
                      strerror(installed.error().value()));
   }
   LOG_INFO("filter installed: %zu system calls", platform::seccomp::CountAllowed(filter));
+  if (config->provoke_violation == "gofer") syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
   const absl::Status served = (*server)->Run();
   // The reason has been logged; without its gofer the sandbox ends.
   return served.ok() ? 0 : kOwnFailure;

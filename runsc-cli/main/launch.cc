@@ -70,7 +70,7 @@ class Sandbox {
                           const std::vector<base::Fd>& attach_fds);
   absl::Status StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
                            const base::Fd& control);
-  void BlockSignals();
+  void BlockSignals(BootConfig& config);
   void OnSignal();
   void OnControl();
   void OnProcess(Process& process, const std::string& log_path);
@@ -93,6 +93,7 @@ class Sandbox {
   Process gofer_;
   std::optional<Terminal> terminal_;
   bool terminal_wanted_ = false;
+  uint64_t ignored_signals_ = 0;
   std::optional<int> status_;
 };
 
@@ -115,7 +116,17 @@ Sandbox::~Sandbox() {
   }
 }
 
-void Sandbox::BlockSignals() {
+void Sandbox::BlockSignals(BootConfig& config) {
+  // What the caller ignores (nohup, a background job of a script) the guest ignores, too.
+  for (int signal = 1; signal < 64; ++signal) {
+    struct sigaction action {};
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {
+      config.ignored_signals |= uint64_t{1} << (signal - 1);
+    }
+  }
+  ignored_signals_ = config.ignored_signals;
+  // Else children would vanish without a status.
+  ::signal(SIGCHLD, SIG_DFL);
   // Everything that a signal can be about is either forwarded or ours to act on, in Supervise's loop. Synchronous
   // ones stay: they are our own crashes.
   sigset_t set;
@@ -188,8 +199,8 @@ absl::Status Sandbox::Start() {
   base::SetLogSink(logs_.runsc.get(), logs_.runsc ? level : base::LogLevel::kWarning, "runsc");
   null_ = base::Fd(open("/dev/null", O_RDWR | O_CLOEXEC));
 
-  BlockSignals();
   BootConfig& config = prepared->config;
+  BlockSignals(config);
   config.start_ns = start_ns_;
   terminal_wanted_ = (config.stdio_terminals & 1) != 0;
   config.terminal = terminal_wanted_;
@@ -237,6 +248,7 @@ void Sandbox::OnSignal() {
   signalfd_siginfo info{};
   while (read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
     const int signal = static_cast<int>(info.ssi_signo);
+    if ((ignored_signals_ >> (signal - 1) & 1) != 0 && signal != SIGCHLD) continue;
     switch (signal) {
       case SIGCHLD:  // The pid descriptors tell.
       case SIGURG:
@@ -247,6 +259,13 @@ void Sandbox::OnSignal() {
         break;
       case SIGTTIN:
       case SIGTTOU:
+        break;
+      case SIGTSTP:
+        // Typed where the terminal is not ours to make raw (standard input is a pipe): the guest is told, and
+        // runsc stops as the job that its shell takes it for.
+        (void)SendFrame(control_.get(), FrameKind::kSignal, signal).ok();
+        if (terminal_) terminal_->Restore();
+        kill(getpid(), SIGSTOP);
         break;
       case SIGCONT:
         AcquireTerminal();

@@ -141,6 +141,7 @@ absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options) {
   config.debug = options.common.debug;
   config.timing = options.common.timing;
   config.has_log = !options.common.debug_log.empty();
+  config.provoke_violation = options.provoke_violation;
   config.single_owner_view = !MayMakeNamespaces();
   return prepared;
 }

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -64,6 +65,7 @@ int SentryMain() {
     if ((config->stdio_open >> fd & 1) != 0) fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, 8));
   }
   const int control = fds.control.get();
+  const bool provoke = config->provoke_violation == "sentry";
   auto guest = Guest::Prepare(std::move(*config), std::move(fds));
   if (!guest.ok()) return FailStart(control, guest.status().message());
 
@@ -75,6 +77,7 @@ int SentryMain() {
                                   strerror(installed.error().value()));
   }
   LOG_INFO("filter installed: %zu system calls", platform::seccomp::CountAllowed(filter));
+  if (provoke) syscall(SYS_openat, AT_FDCWD, "/", O_RDONLY);
   const int status = (*guest)->Run();
   // Threads of the guest's tasks may still be about; nothing of theirs is worth a destructor.
   _exit(status);

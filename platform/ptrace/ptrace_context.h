@@ -1,0 +1,62 @@
+#pragma once
+
+// A guest thread under ptrace. The tracee is stopped whenever no Switch is under way; its extended
+// state stays in it unless somebody asks.
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "platform/base/result.h"
+#include "platform/platform.h"
+#include "platform/stub/process.h"
+
+namespace platform {
+
+class PtraceContext final : public Context {
+ public:
+  PtraceContext();
+  ~PtraceContext() override;
+
+  base::Result<void> Prepare(AddressSpace& address_space) override;
+  Event Switch(AddressSpace& address_space, Registers& registers) override;
+  void Interrupt() override;
+  void GetFpu(FpuState& state) override;
+  base::Result<void> SetFpu(const FpuState& state) override;
+  void ResetFpu() override;
+
+  // Takes a thread of the address space and stops it, as Switch does. EPERM if the host does not let us.
+  base::Result<void> Attach(AddressSpace& address_space);
+
+ private:
+  base::Result<void> Bind(const std::shared_ptr<StubProcess>& process);
+  base::Result<void> Seize();
+  void Unbind();
+  base::Result<void> LoadFpu();
+  base::Result<void> StoreFpu();
+  bool WriteRegisters(const Registers& registers);
+  bool ReadRegisters(Registers& registers) const;
+  // Resumes by `request` with `signal` and waits for the next stop; false if the thread is dead.
+  bool Resume(int request, int signal, int& status);
+  bool Wait(int& status);
+  // What a stop means. kDead also for errors; nothing for stops that are of no interest.
+  enum class Verdict { kEvent, kIgnore, kDead };
+  Verdict ReadStop(int status, Registers& registers, Event& event);
+  Verdict ReadSignal(int signal, Registers& registers, Event& event);
+  // Lets the kernel build a frame for the signal at hand: trap and error numbers are nowhere else.
+  bool ReadFrame(int signal, Event& event);
+
+  std::shared_ptr<StubProcess> process_;
+  StubThread* thread_ = nullptr;  // Of process_.
+  bool seized_ = false;
+  FpuState fpu_;
+  bool fpu_in_thread_ = false;
+
+  std::atomic<bool> interrupted_ = false;
+  std::atomic<uint64_t> running_ = 0;  // pid and tid to interrupt, 0 while in the sentry.
+};
+
+}  // namespace platform

@@ -1,0 +1,63 @@
+#pragma once
+
+// Makes stub processes and notices their deaths, for every platform that runs guest code in them.
+//
+// A few processes are kept ready, each with a first thread, so that fork and exec need not wait for
+// the host. One service thread refills them and waits for deaths; it sleeps in epoll_wait otherwise.
+
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "platform/base/fd.h"
+#include "platform/base/result.h"
+#include "platform/memory/memory_pool.h"
+#include "platform/stub/process.h"
+#include "platform/stub/spawner.h"
+
+namespace platform {
+
+class StubHost {
+ public:
+  // Forks: call it with the sentry's final namespaces and credentials, before its filters, on a thread
+  // that lives as long as the result.
+  static absl::StatusOr<std::unique_ptr<StubHost>> Create(const StubOptions& options);
+  ~StubHost();
+  StubHost(const StubHost&) = delete;
+  StubHost& operator=(const StubHost&) = delete;
+
+  base::Result<std::shared_ptr<StubProcess>> NewProcess() ABSL_LOCKS_EXCLUDED(mu_);
+  // Ends the process. When it returns, its threads touch no memory any more.
+  void EndProcess(StubProcess& process) ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control,
+           std::unique_ptr<Spawner> spawner, base::Fd epoll, base::Fd kick);
+
+  base::Result<std::shared_ptr<StubProcess>> Spawn() ABSL_LOCKS_EXCLUDED(mu_);
+  void Serve() ABSL_LOCKS_EXCLUDED(mu_);
+  void Refill() ABSL_LOCKS_EXCLUDED(mu_);
+  void Kick();
+  // Somebody said that the process of `pidfd` ended.
+  void NoteDeath(int pidfd) ABSL_LOCKS_EXCLUDED(mu_);
+
+  const StubOptions options_;
+  const std::unique_ptr<MemoryPool> control_;  // Command pages and contexts; no guest memory.
+  const std::unique_ptr<Spawner> spawner_;
+  const base::Fd epoll_;  // One pidfd per process, and kick_.
+  const base::Fd kick_;   // eventfd
+
+  absl::Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::shared_ptr<StubProcess>> ready_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<int, std::weak_ptr<StubProcess>> watched_ ABSL_GUARDED_BY(mu_);  // By pidfd.
+
+  std::thread service_;
+};
+
+}  // namespace platform

@@ -1,0 +1,29 @@
+#pragma once
+
+// The stub's pages as a sealed memfd: text first, constants at STUB_TEXT_BYTES.
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "platform/base/fd.h"
+
+namespace platform {
+
+struct StubImage {
+  base::Fd memfd;
+  uint64_t text_bytes = 0;  // Page multiple.
+  uint64_t data_bytes = 0;  // Page multiple.
+};
+
+// Addresses of entry points in a stub process.
+struct StubEntries {
+  uint64_t spawner = 0;
+  uint64_t handler = 0;
+  uint64_t restorer = 0;
+  uint64_t park = 0;
+};
+
+StubEntries GetStubEntries();
+absl::StatusOr<StubImage> MakeStubImage();
+
+}  // namespace platform

@@ -1,0 +1,99 @@
+#pragma once
+
+// The pages that sentry and stub share, as the sentry sees them. Offsets agree with layout.h.
+//
+// The command page cannot be written by guest code; what the memory thread says in it can be
+// believed. A thread's context can be written by every guest thread of its process at any moment:
+// each field is input, read once, then checked.
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "platform/stub/layout.h"
+
+namespace platform {
+
+struct alignas(64) CommandEntry {
+  uint64_t number = 0;
+  std::array<uint64_t, 6> args{};
+  uint64_t flags = 0;
+};
+
+struct alignas(4096) CommandPage {
+  std::atomic<uint32_t> sequence;  // Futex: the memory thread sleeps on it.
+  std::atomic<uint32_t> count;
+  std::atomic<uint32_t> sentry_sleeps;
+  std::atomic<uint32_t> spins;  // Looks at `sequence` before the memory thread sleeps.
+  uint64_t control_fd;
+  uint64_t page_offset;  // Of this page in the control file.
+  // Futex: the sentry sleeps on it. Low byte: 0 while under way, 1 + errno then; next byte: index of
+  // the command that failed.
+  std::atomic<uint32_t> result;
+  std::atomic<uint32_t> stub_sleeps;
+  std::atomic<uint64_t> value;  // What the last entry with kReportsValue returned.
+  std::array<uint64_t, 2> reserved;
+  struct {  // stack_t
+    uint64_t sp;
+    uint32_t flags;
+    uint32_t pad;
+    uint64_t size;
+  } stack;
+  std::array<uint64_t, 5> reserved2;
+  std::array<CommandEntry, COMMAND_ENTRIES_MAX> entries;
+};
+
+struct Mailbox {
+  std::atomic<uint32_t> request;  // Futex: the spawner sleeps on it.
+  std::atomic<uint32_t> done;     // Futex: the sentry sleeps on it.
+  uint64_t reserved;
+  uint64_t control_fd;
+  uint64_t command_offset;
+  std::atomic<int64_t> result;  // Process id or -errno.
+  std::atomic<int32_t> pidfd;
+};
+
+struct ThreadContext {
+  std::atomic<uint32_t> state;  // Futex, both sides. STATE_*.
+  std::atomic<uint32_t> stub_sleeps;
+  std::atomic<uint32_t> sentry_sleeps;
+  std::atomic<uint32_t> spins;   // Looks at `state` before the stub yields,
+  std::atomic<uint32_t> yields;  // and yields before it sleeps.
+  std::atomic<uint32_t> set_bases;
+  std::atomic<uint64_t> frame;  // Stack pointer in the handler.
+  std::atomic<uint64_t> fs_base;
+  std::atomic<uint64_t> gs_base;
+};
+
+static_assert(sizeof(CommandPage) == 4096 && sizeof(CommandEntry) == 64);
+static_assert(offsetof(CommandPage, sequence) == COMMAND_SEQUENCE);
+static_assert(offsetof(CommandPage, count) == COMMAND_COUNT);
+static_assert(offsetof(CommandPage, sentry_sleeps) == COMMAND_SENTRY_SLEEPS);
+static_assert(offsetof(CommandPage, spins) == COMMAND_SPINS);
+static_assert(offsetof(CommandPage, control_fd) == COMMAND_CONTROL_FD);
+static_assert(offsetof(CommandPage, page_offset) == COMMAND_PAGE_OFFSET);
+static_assert(offsetof(CommandPage, result) == COMMAND_RESULT);
+static_assert(COMMAND_FAILED_INDEX == COMMAND_RESULT + 1);
+static_assert(offsetof(CommandPage, stub_sleeps) == COMMAND_STUB_SLEEPS);
+static_assert(offsetof(CommandPage, value) == COMMAND_VALUE);
+static_assert(offsetof(CommandPage, stack) == COMMAND_STACK);
+static_assert(offsetof(CommandPage, entries) == COMMAND_ENTRIES);
+static_assert(offsetof(CommandEntry, flags) == COMMAND_ENTRY_FLAGS);
+static_assert(offsetof(Mailbox, request) == MAILBOX_REQUEST);
+static_assert(offsetof(Mailbox, done) == MAILBOX_DONE);
+static_assert(offsetof(Mailbox, control_fd) == MAILBOX_CONTROL_FD);
+static_assert(offsetof(Mailbox, command_offset) == MAILBOX_COMMAND_OFFSET);
+static_assert(offsetof(Mailbox, result) == MAILBOX_RESULT);
+static_assert(offsetof(Mailbox, pidfd) == MAILBOX_PIDFD);
+static_assert(offsetof(ThreadContext, state) == CONTEXT_STATE);
+static_assert(offsetof(ThreadContext, stub_sleeps) == CONTEXT_STUB_SLEEPS);
+static_assert(offsetof(ThreadContext, sentry_sleeps) == CONTEXT_SENTRY_SLEEPS);
+static_assert(offsetof(ThreadContext, spins) == CONTEXT_SPINS);
+static_assert(offsetof(ThreadContext, yields) == CONTEXT_YIELDS);
+static_assert(offsetof(ThreadContext, set_bases) == CONTEXT_SET_BASES);
+static_assert(offsetof(ThreadContext, frame) == CONTEXT_FRAME);
+static_assert(offsetof(ThreadContext, fs_base) == CONTEXT_FS_BASE);
+static_assert(offsetof(ThreadContext, gs_base) == CONTEXT_GS_BASE);
+
+}  // namespace platform

@@ -1,0 +1,52 @@
+#include "platform/systrap/systrap_platform.h"
+
+#include <sys/auxv.h>
+
+#include <csignal>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "platform/stub/address_space.h"
+#include "platform/stub/futex.h"
+#include "platform/systrap/systrap_context.h"
+
+namespace platform {
+namespace {
+
+using base::Result;
+
+constexpr unsigned long kHwcap2Fsgsbase = 2;
+constexpr uint32_t kSsAutodisarm = 1u << 31;
+constexpr uint64_t kSentrySpinNs = 30'000;
+constexpr uint64_t kMemorySpinNs = 10'000;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
+  if ((getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) == 0) {
+    return absl::FailedPreconditionError(
+        "systrap needs the FSGSBASE instructions, which this CPU or host kernel does not offer");
+  }
+  absl::StatusOr<std::unique_ptr<StubHost>> host =
+      StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH,
+                        .signal_stack_flags = kSsAutodisarm,
+                        .sentry_spins = SpinsFor(kSentrySpinNs),
+                        .memory_spins = SpinsFor(kMemorySpinNs)});
+  if (!host.ok()) return host.status();
+  return std::unique_ptr<SystrapPlatform>(new SystrapPlatform(*std::move(host)));
+}
+
+Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
+  std::shared_ptr<StubProcess> process = TRY(host_->NewProcess());
+  return std::unique_ptr<AddressSpace>(
+      std::make_unique<StubAddressSpace>(*host_, std::move(process)));
+}
+
+Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
+  return std::unique_ptr<Context>(std::make_unique<SystrapContext>(policy_));
+}
+
+uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }
+uint64_t SystrapPlatform::user_address_max() const { return kStubUserAddressMax; }
+
+}  // namespace platform

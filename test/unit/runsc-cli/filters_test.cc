@@ -1,0 +1,55 @@
+// The tables of the sentry and the gofer. That they work is seen by running guests; here is what can be said about
+// them as data.
+
+#include <seccomp.h>
+#include <sys/syscall.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "catch2/catch.hpp"
+#include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/sentry_filter.h"
+
+namespace {
+
+using platform::seccomp::CountAllowed;
+using platform::seccomp::Filter;
+
+TEST_CASE("every row has the number that belongs to its name", "[filters]") {
+  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+    for (const auto& row : filter.rows) {
+      char* const name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(row.number));
+      CAPTURE(row.number, filter.process);
+      REQUIRE(name != nullptr);
+      CHECK(std::string(name) == row.name);
+      std::free(name);
+      CHECK_FALSE(row.reason.empty());
+    }
+  }
+}
+
+TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
+  CHECK(CountAllowed(runsc::SentryFilter({.ptrace_platform = true})) <= 60);
+  CHECK(CountAllowed(runsc::SentryFilter({.ptrace_platform = false})) <
+        CountAllowed(runsc::SentryFilter({.ptrace_platform = true})));
+  CHECK(CountAllowed(runsc::GoferFilter()) <= 35);
+  CHECK(!platform::seccomp::Compile(runsc::SentryFilter({})).empty());
+  CHECK(!platform::seccomp::Compile(runsc::GoferFilter()).empty());
+}
+
+TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler", "[filters]") {
+  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+    for (const auto& row : filter.rows) {
+      CAPTURE(row.name, filter.process);
+      for (const int number : {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork,
+                               SYS_vfork, SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {
+        CHECK(row.number != static_cast<uint32_t>(number));
+      }
+      if (row.number == SYS_rt_sigaction) CHECK(row.checks.size() == 1);
+    }
+  }
+  for (const auto& row : runsc::SentryFilter({}).rows) CHECK(row.number != SYS_openat2);
+}
+
+}  // namespace
