@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -155,9 +156,20 @@ void Channel::Submit(size_t index, size_t bytes) {
   // Pairs with WaitForRequests: it says "asleep" and then looks at `requests` once more.
   if (header().server_asleep.load(std::memory_order_seq_cst) == 0) return;
   if (header().server_asleep.exchange(0) == 0) return;
-  // EAGAIN means that it has bells enough to wake up; a peer that has gone is noticed in Await.
-  const char bell = 0;
-  (void)send(socket_.get(), &bell, sizeof(bell), MSG_DONTWAIT | MSG_NOSIGNAL);
+  // A peer that has gone is noticed in Await.
+  (void)Ring();
+}
+
+bool Channel::Ring() {
+  char bell = 0;
+  iovec data = {&bell, sizeof(bell)};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  // sendmsg, which the sentry needs anyway: one system call fewer in its filter.
+  if (sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return true;
+  // EAGAIN: it has bells enough to wake up.
+  return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
 }
 
 base::Result<size_t> Channel::Await(size_t index, std::span<std::byte> out) {
@@ -169,11 +181,8 @@ base::Result<size_t> Channel::Await(size_t index, std::span<std::byte> out) {
     while (!answered()) {
       const timespec timeout = {0, kPeerCheckNs};
       if (Futex(&mine.state, FUTEX_WAIT, kWaitingAsleep, &timeout) == 0 || answered()) continue;
-      char byte;
-      const ssize_t peeked =
-          recv(socket_.get(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
-      const bool gone = peeked == 0 || (peeked < 0 && errno != EAGAIN && errno != EINTR);
-      if (gone && !answered()) return base::Errno(EPIPE);
+      // Donations in the socket would hide its end from a read; ringing once more tells.
+      if (!Ring() && !answered()) return base::Errno(EPIPE);
       // Anything but these two is the peer playing with the word: it would keep us from sleeping.
       const uint32_t state = mine.state.load();
       if (state != kAnswered && state != kWaitingAsleep) return base::Errno(EBADMSG);

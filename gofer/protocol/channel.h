@@ -75,6 +75,8 @@ class Channel {
 
   Channel(base::Fd memory, base::Fd socket, std::byte* base, uint32_t spin_ns);
   Header& header() const;
+  // False if the peer has gone.
+  bool Ring();
   Slot& slot(size_t index) const;
   // False if the time is up before `ready`.
   template <typename Predicate>

@@ -48,7 +48,7 @@ struct Attributes {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t blksize = 0;
-  Timestamp atime, mtime, ctime, btime;
+  Timestamp atime{}, mtime{}, ctime{}, btime{};
   friend bool operator==(const Attributes&, const Attributes&) = default;
 };
 
@@ -89,7 +89,7 @@ struct SetAttrRequest {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint64_t size = 0;
-  Timestamp atime, mtime;
+  Timestamp atime{}, mtime{};
 };
 struct OpenRequest {
   Fid fid = kNoFid;

@@ -3,6 +3,8 @@
 // Cap'n Proto throws when a message does not hold together. Everything that touches it is in this
 // file, inside Guarded(), which turns a throw into an Errno.
 
+#include "gofer/protocol/kj_compat.h"
+
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 #include <kj/exception.h>

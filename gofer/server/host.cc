@@ -99,7 +99,9 @@ Result<base::Fd> CreateExclusive(int dir, std::string_view name, uint32_t flags,
 Result<base::Fd> Reopen(int proc_self_fd, int path_fd, uint32_t flags) {
   char number[16];
   snprintf(number, sizeof(number), "%d", path_fd);
-  return OpenAt2(proc_self_fd, number, flags | O_NOCTTY, 0, 0);
+  // O_PATH goes with nothing else.
+  const uint32_t no_side_effects = (flags & O_PATH) == 0 ? O_NOCTTY : 0;
+  return OpenAt2(proc_self_fd, number, flags | no_side_effects, 0, 0);
 }
 
 Result<Attributes> Stat(int path_fd) { return Statx(path_fd, "", AT_EMPTY_PATH); }

@@ -55,13 +55,15 @@ class Session {
   size_t descriptors_used() const { return nodes_.size() + directories_open_; }
 
  private:
+  class DirectoryReader;
   // What a fid stands for.
   struct Node {
+    Node();
+    ~Node();
     base::Fd path_fd;
     uint32_t type = 0;  // S_IFMT bits; an inode never changes them.
     const AttachPoint* point = nullptr;
-    base::Fd directory_fd;  // While a directory is being read.
-    uint64_t directory_cookie = 0;
+    std::unique_ptr<DirectoryReader> reader;  // While a directory is being read.
   };
   using Body = base::Result<ResponseBody>;
 
@@ -82,6 +84,7 @@ class Session {
   Body Do(const XattrRequest& request, Outcome& outcome);
   // session_directory.cc
   Body Do(const ReadDirRequest& request, Outcome& outcome);
+  // Leaves `node.reader` about to deliver what follows `cookie`.
   base::Result<void> OpenDirectory(Node& node, uint64_t cookie);
   void CloseDirectory(Node& node);
   // session_namespace.cc

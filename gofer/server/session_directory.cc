@@ -1,5 +1,6 @@
-// Reading directories. The host's position cookies go to the client as they are; while it reads on
-// where it stopped, the directory stays open here, and an end of it closes it.
+// Reading directories. The host's position cookies go to the client as they are. While the client reads
+// on where it stopped, the directory stays open here, with what the host has delivered and a message
+// had no room for; the end of the directory closes it.
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <memory>
 #include <string_view>
 #include <utility>
 
@@ -35,29 +37,66 @@ constexpr size_t kBatchBytes = 32 * 1024;
 
 }  // namespace
 
+// An open directory and the host's last batch of entries.
+class Session::DirectoryReader {
+ public:
+  explicit DirectoryReader(base::Fd fd) : fd_(std::move(fd)) {}
+
+  int fd() const { return fd_.get(); }
+  // Of the last entry taken.
+  uint64_t cookie() const { return cookie_; }
+
+  Result<void> Seek(uint64_t cookie) {
+    if (lseek(fd_.get(), static_cast<off_t>(cookie), SEEK_SET) < 0) return base::LastErrno();
+    cookie_ = cookie;
+    at_ = size_ = 0;
+    return {};
+  }
+  // The next entry, or null at the end.
+  Result<const dirent64*> Peek() {
+    if (at_ == size_) {
+      const ssize_t got = getdents64(fd_.get(), batch_.data(), batch_.size());
+      if (got < 0) return base::LastErrno();
+      at_ = 0;
+      size_ = static_cast<size_t>(got);
+      if (size_ == 0) return static_cast<const dirent64*>(nullptr);
+    }
+    return reinterpret_cast<const dirent64*>(batch_.data() + at_);
+  }
+  // Precondition: Peek returned an entry.
+  void Take() {
+    const auto* entry = reinterpret_cast<const dirent64*>(batch_.data() + at_);
+    cookie_ = static_cast<uint64_t>(entry->d_off);
+    at_ += entry->d_reclen;
+  }
+
+ private:
+  base::Fd fd_;
+  uint64_t cookie_ = 0;
+  size_t at_ = 0;
+  size_t size_ = 0;
+  alignas(dirent64) std::array<char, kBatchBytes> batch_;
+};
+
+Session::Node::Node() = default;
+Session::Node::~Node() = default;
+
 void Session::CloseDirectory(Node& node) {
-  if (!node.directory_fd) return;
-  node.directory_fd.Reset();
+  if (node.reader == nullptr) return;
+  node.reader.reset();
   --directories_open_;
 }
 
-// Leaves the node's directory open at `cookie`.
 Result<void> Session::OpenDirectory(Node& node, uint64_t cookie) {
-  if (!node.directory_fd) {
+  if (node.reader == nullptr) {
     if (descriptors_used() >= options_.descriptors_max) return Errno(ENFILE);
-    node.directory_fd =
-        TRY(host::Reopen(options_.proc_self_fd.get(), node.path_fd.get(), O_RDONLY | O_DIRECTORY));
+    node.reader = std::make_unique<DirectoryReader>(TRY(host::Reopen(
+        options_.proc_self_fd.get(), node.path_fd.get(), O_RDONLY | O_DIRECTORY)));
     ++directories_open_;
-    node.directory_cookie = 0;
   }
   // To the start even if it is there: that is what makes new entries visible to rewinddir(3).
-  if (node.directory_cookie != cookie || cookie == 0) {
-    if (lseek(node.directory_fd.get(), static_cast<off_t>(cookie), SEEK_SET) < 0) {
-      return base::LastErrno();
-    }
-    node.directory_cookie = cookie;
-  }
-  return {};
+  if (node.reader->cookie() == cookie && cookie != 0) return {};
+  return node.reader->Seek(cookie);
 }
 
 Session::Body Session::Do(const ReadDirRequest& request, Outcome&) {
@@ -66,47 +105,34 @@ Session::Body Session::Do(const ReadDirRequest& request, Outcome&) {
   DirReply reply;
   size_t bytes = kReplyBytes;
   const size_t entry_bytes = kEntryBytes + (request.with_attributes ? kAttributesBytes : 0);
-  alignas(dirent64) std::array<char, kBatchBytes> batch;
-  bool full = false;
-  while (!full) {
-    const ssize_t got = getdents64(node->directory_fd.get(), batch.data(), batch.size());
-    if (got < 0) return base::LastErrno();
-    if (got == 0) {
+  while (true) {
+    const dirent64* entry = TRY(node->reader->Peek());
+    if (entry == nullptr) {
       reply.end = true;
       CloseDirectory(*node);
       break;
     }
-    for (ssize_t at = 0; at < got;) {
-      const auto* entry = reinterpret_cast<const dirent64*>(batch.data() + at);
-      at += entry->d_reclen;
-      const std::string_view name = entry->d_name;
-      const uint64_t cookie = static_cast<uint64_t>(entry->d_off);
-      if (!IsComponent(name)) {
-        node->directory_cookie = cookie;
-        continue;
-      }
-      if (reply.entries.size() >= request.entries_max ||
-          bytes + entry_bytes + name.size() > kMessageBytesMax) {
-        full = true;
-        break;
-      }
-      bytes += entry_bytes + name.size();
-      DirEntry& out = reply.entries.emplace_back();
-      out.ino = entry->d_ino;
-      out.cookie = cookie;
-      out.type = entry->d_type;
-      out.name = name;
-      node->directory_cookie = cookie;
-      if (!request.with_attributes) continue;
+    const std::string_view name = entry->d_name;
+    if (!IsComponent(name)) {  // "." and "..".
+      node->reader->Take();
+      continue;
+    }
+    if (reply.entries.size() >= request.entries_max ||
+        bytes + entry_bytes + name.size() > kMessageBytesMax) {
+      break;
+    }
+    bytes += entry_bytes + name.size();
+    DirEntry& out = reply.entries.emplace_back();
+    out.ino = entry->d_ino;
+    out.cookie = static_cast<uint64_t>(entry->d_off);
+    out.type = entry->d_type;
+    out.name = name;
+    if (request.with_attributes) {
       // An entry that has gone meanwhile keeps no attributes.
-      const Result<Attributes> attributes =
-          host::StatAt(node->directory_fd.get(), entry->d_name);
+      const Result<Attributes> attributes = host::StatAt(node->reader->fd(), entry->d_name);
       if (attributes.ok()) out.attributes = attributes.value();
     }
-  }
-  // The host has read ahead of what went out; the next request starts where this answer ends.
-  if (full && lseek(node->directory_fd.get(), static_cast<off_t>(node->directory_cookie), SEEK_SET) < 0) {
-    return base::LastErrno();
+    node->reader->Take();
   }
   return ResponseBody(std::move(reply));
 }

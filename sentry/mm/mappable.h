@@ -3,6 +3,7 @@
 // What a file mapping shows. Implemented by files that can be mapped: gofer files (a donated host descriptor),
 // tmpfs and memfd files and shared anonymous memory (ranges of the memory pool).
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,11 @@ struct HostRange {
 };
 
 // Thread-safe. Kept alive by the VMAs that show it.
+//
+// Lock order: a memory manager calls every function here with its own lock held. So an implementation copies
+// no guest memory and calls no MemoryManager while it holds a lock that these take. MappingRegistry (mapping_registry.h) does
+// AddMapping, RemoveMapping and the invalidation. An implementation over the pool drops a pool range only after
+// InvalidateFile has returned for it: until then guests and copies may use the pages.
 class Mappable {
  public:
   virtual ~Mappable() = default;
@@ -40,6 +46,11 @@ class Mappable {
   virtual void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) = 0;
   virtual void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) = 0;
 
+  // madvise(MADV_REMOVE): the bytes read as zero afterwards.
+  virtual base::Result<void> PunchHole(uint64_t offset, uint64_t length) {
+    (void)offset, (void)length;
+    return base::Errno(EOPNOTSUPP);
+  }
   // msync(MS_SYNC).
   virtual base::Result<void> Sync(uint64_t offset, uint64_t length) = 0;
   // For /proc/PID/maps and shared futex keys.

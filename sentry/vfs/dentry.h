@@ -44,6 +44,7 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   friend class DentryCache;
   friend class Vfs;
 
+  const FileSystemRef file_system_;  // Of a root only: so the file system outlives all dentries of its tree.
   const InodeRef inode_;
   std::atomic<bool> deleted_{false};
   std::atomic<bool> referenced_{true};  // Used since the cache's clock hand passed.

@@ -13,7 +13,10 @@ namespace sentry {
 constexpr int kStepsPerInsertion = 8;
 
 Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
-    : inode_(std::move(inode)), parent_(std::move(parent)), name_(std::move(name)) {}
+    : file_system_(parent == nullptr && inode != nullptr ? inode->file_system().weak_from_this().lock() : nullptr),
+      inode_(std::move(inode)),
+      parent_(std::move(parent)),
+      name_(std::move(name)) {}
 
 std::shared_ptr<Dentry> Dentry::parent() const {
   const absl::MutexLock lock(&name_mu_);

@@ -1,0 +1,58 @@
+#include "sentry/mm/mapping_registry.h"
+
+#include <vector>
+
+#include "platform/base/check.h"
+
+namespace sentry {
+
+void MappingRegistry::Add(MemoryManager& memory, uint64_t offset, uint64_t length,
+                          bool shared_writable) {
+  (void)offset;
+  absl::MutexLock lock(&mu_);
+  Use& use = uses_[&memory];
+  use.memory = memory.weak_from_this();
+  use.bytes += length;
+  if (shared_writable) use.writable_bytes += length;
+}
+
+void MappingRegistry::Remove(MemoryManager& memory, uint64_t offset, uint64_t length,
+                             bool shared_writable) {
+  (void)offset;
+  absl::MutexLock lock(&mu_);
+  auto it = uses_.find(&memory);
+  CHECK(it != uses_.end() && it->second.bytes >= length);
+  it->second.bytes -= length;
+  if (shared_writable) it->second.writable_bytes -= length;
+  if (it->second.bytes == 0) uses_.erase(it);
+}
+
+void MappingRegistry::Invalidate(const Mappable& mappable, uint64_t offset, uint64_t length) {
+  std::vector<std::shared_ptr<MemoryManager>> memories;
+  {
+    absl::MutexLock lock(&mu_);
+    for (auto& [pointer, use] : uses_) {
+      if (std::shared_ptr<MemoryManager> memory = use.memory.lock()) {
+        memories.push_back(std::move(memory));
+      }
+    }
+  }
+  for (const std::shared_ptr<MemoryManager>& memory : memories) {
+    memory->InvalidateFile(mappable, offset, length);
+  }
+}
+
+bool MappingRegistry::HasMappings() const {
+  absl::MutexLock lock(&mu_);
+  return !uses_.empty();
+}
+
+bool MappingRegistry::HasWritableMappings() const {
+  absl::MutexLock lock(&mu_);
+  for (const auto& [pointer, use] : uses_) {
+    if (use.writable_bytes > 0) return true;
+  }
+  return false;
+}
+
+}  // namespace sentry
