@@ -4,16 +4,23 @@
 #include <cerrno>
 
 #include "syscalls/handlers/cred.h"
+#include "syscalls/handlers/epoll.h"
+#include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/inotify.h"
+#include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/pipe.h"
+#include "syscalls/handlers/poll.h"
 #include "syscalls/handlers/prctl.h"
 #include "syscalls/handlers/process.h"
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
 #include "syscalls/handlers/signal.h"
+#include "syscalls/handlers/signalfd.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/time.h"
+#include "syscalls/handlers/timerfd.h"
 #include "syscalls/handlers/timers.h"
 #include "syscalls/table.h"
 
@@ -36,10 +43,12 @@ consteval Table MakeTable(const Row (&rows)[N]) {
 }
 
 constexpr Table kTable = MakeTable({
+    Full<&Poll>(7, "poll"),
     Full<&RtSigaction>(13, "rt_sigaction"),
     Full<&RtSigprocmask>(14, "rt_sigprocmask"),
     Full<&RtSigreturn>(15, "rt_sigreturn"),
     Full<&Pipe>(22, "pipe"),
+    Full<&Select>(23, "select"),
     Full<&SchedYield>(24, "sched_yield"),
     Full<&Pause>(34, "pause"),
     Full<&Nanosleep>(35, "nanosleep"),
@@ -114,6 +123,7 @@ constexpr Table kTable = MakeTable({
     Partial<&Futex>(202, "futex", "PI locks hand over in order of arrival; no priority is inherited."),
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
+    Full<&EpollCreate>(213, "epoll_create"),
     Full<&SetTidAddress>(218, "set_tid_address"),
     Full<&RestartSyscall>(219, "restart_syscall"),
     Full<&TimerCreate>(222, "timer_create"),
@@ -126,17 +136,34 @@ constexpr Table kTable = MakeTable({
     Full<&ClockGetres>(229, "clock_getres"),
     Full<&ClockNanosleep>(230, "clock_nanosleep"),
     Full<&ExitGroup>(231, "exit_group"),
+    Full<&EpollWait>(232, "epoll_wait"),
+    Full<&EpollCtl>(233, "epoll_ctl"),
     Full<&Tgkill>(234, "tgkill"),
     Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&InotifyInit>(253, "inotify_init"),
+    Full<&InotifyAddWatch>(254, "inotify_add_watch"),
+    Full<&InotifyRmWatch>(255, "inotify_rm_watch"),
+    Full<&Pselect6>(270, "pselect6"),
+    Full<&Ppoll>(271, "ppoll"),
     Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
     Full<&SetRobustList>(273, "set_robust_list"),
     Full<&GetRobustList>(274, "get_robust_list"),
     Full<&Splice>(275, "splice"),
     Full<&Tee>(276, "tee"),
     Partial<&Vmsplice>(278, "vmsplice", "Always copies; SPLICE_F_GIFT changes nothing."),
+    Full<&EpollPwait>(281, "epoll_pwait"),
+    Full<&Signalfd>(282, "signalfd"),
+    Full<&TimerfdCreate>(283, "timerfd_create"),
+    Full<&Eventfd>(284, "eventfd"),
+    Full<&TimerfdSettime>(286, "timerfd_settime"),
+    Full<&TimerfdGettime>(287, "timerfd_gettime"),
+    Full<&Signalfd4>(289, "signalfd4"),
+    Full<&Eventfd2>(290, "eventfd2"),
+    Full<&EpollCreate1>(291, "epoll_create1"),
     Full<&Pipe2>(293, "pipe2"),
+    Full<&InotifyInit1>(294, "inotify_init1"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
     Full<&Prlimit64>(302, "prlimit64"),
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
@@ -145,12 +172,14 @@ constexpr Table kTable = MakeTable({
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
+    Partial<&MemfdCreate>(319, "memfd_create", "MFD_HUGETLB is refused: there are no huge pages to set aside."),
     Full<&Execveat>(322, "execveat"),
     Refused(334, "rseq", ENOSYS, "libc does without it."),
     Full<&PidfdSendSignal>(424, "pidfd_send_signal"),
     Full<&PidfdOpen>(434, "pidfd_open"),
     Partial<&Clone3>(435, "clone3", "No namespaces, no cgroups."),
     Full<&PidfdGetfd>(438, "pidfd_getfd"),
+    Full<&EpollPwait2>(441, "epoll_pwait2"),
     Full<&FutexWaitv>(449, "futex_waitv"),
     Full<&FutexWake>(454, "futex_wake"),
     Full<&FutexWait>(455, "futex_wait"),

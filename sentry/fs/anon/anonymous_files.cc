@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "sentry/fs/pipe/pipe.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file_system.h"
@@ -100,6 +101,12 @@ Path AnonymousFiles::MakePipePath(std::shared_ptr<Pipe> pipe, const Credentials&
   return vfs_.AnonymousPath(pipe_file_system_, std::move(inode), "pipe:[" + std::to_string(attributes.inode) + "]");
 }
 
+std::shared_ptr<Tmpfs> AnonymousFiles::SharedMemory(platform::MemoryPool& pool) {
+  const absl::MutexLock lock(&mu_);
+  if (shared_memory_ == nullptr) shared_memory_ = Tmpfs::Create(pool, clock_, TmpfsOptions{});
+  return shared_memory_;
+}
+
 Result<void> AnonymousFiles::AddInotifyInstance(uint32_t uid) {
   const absl::MutexLock lock(&mu_);
   InotifyUse& use = inotify_use_[uid];
@@ -124,6 +131,12 @@ Result<void> AnonymousFiles::AddInotifyWatch(uint32_t uid) {
 void AnonymousFiles::RemoveInotifyWatch(uint32_t uid) {
   const absl::MutexLock lock(&mu_);
   --inotify_use_[uid].watches;
+}
+
+Result<void> AnonymousFiles::AddEpollWatch() {
+  if (epoll_watches_.fetch_add(1, std::memory_order_relaxed) < kEpollWatchesMax) return {};
+  RemoveEpollWatch();
+  return Errno(ENOSPC);
 }
 
 AnonymousFile::AnonymousFile(Task& task, std::string_view kind, uint32_t flags)

@@ -9,6 +9,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "platform/base/result.h"
+#include "platform/memory/memory_pool.h"
 #include "sentry/kernel/credentials.h"
 #include "sentry/time/clock.h"
 #include "sentry/vfs/attributes.h"
@@ -19,6 +20,7 @@
 namespace sentry {
 
 class Pipe;
+class Tmpfs;
 class Vfs;
 
 // One per kernel. Thread-safe.
@@ -37,12 +39,19 @@ class AnonymousFiles {
   // Of all files of the kinds eventfd, epoll, ...
   const Attributes& anonymous_attributes() const { return anonymous_attributes_; }
 
+  // The hidden tmpfs instance behind memfd_create(2) and shmget(2), made by the first use. `pool` outlives it.
+  std::shared_ptr<Tmpfs> SharedMemory(platform::MemoryPool& pool) ABSL_LOCKS_EXCLUDED(mu_);
+
   // inotify(7)'s limits per user. EMFILE; ENOSPC.
   base::Result<void> AddInotifyInstance(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
   void RemoveInotifyInstance(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> AddInotifyWatch(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
   void RemoveInotifyWatch(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // /proc/sys/fs/epoll/max_user_watches, of all users together. ENOSPC.
+  static constexpr int64_t kEpollWatchesMax = 1 << 20;
+  base::Result<void> AddEpollWatch();
+  void RemoveEpollWatch() { epoll_watches_.fetch_sub(1, std::memory_order_relaxed); }
   // Held while epoll descriptions that contain each other change (epoll.cc).
   absl::Mutex& epoll_nesting_mu() { return epoll_nesting_mu_; }
 
@@ -56,8 +65,10 @@ class AnonymousFiles {
   const FileSystemRef pipe_file_system_;
   Attributes anonymous_attributes_;
   std::atomic<uint64_t> next_inode_{1};
+  std::atomic<int64_t> epoll_watches_{0};
   absl::Mutex epoll_nesting_mu_;
   absl::Mutex mu_;
+  std::shared_ptr<Tmpfs> shared_memory_ ABSL_GUARDED_BY(mu_);
   std::map<uint32_t, InotifyUse> inotify_use_ ABSL_GUARDED_BY(mu_);
 };
 
