@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "sentry/kernel/current_task.h"
 #include "syscalls/strace.h"
 #include "syscalls/table.h"
 
@@ -12,6 +13,7 @@ int64_t Call(sentry::Task& task, uint64_t number, const RegisterFile& arguments)
   if (number >= kTableSize) return -ENOSYS;
   const Row& row = X8664()[number];
   if (row.handler == nullptr) return row.refusal != 0 ? -row.refusal : -ENOSYS;
+  const sentry::CurrentTaskScope current(task);
   const base::Result<uint64_t> result = row.handler(task, arguments);
   if (!result.ok()) return -static_cast<int64_t>(result.error().value());
   return static_cast<int64_t>(result.value());

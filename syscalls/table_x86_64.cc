@@ -4,13 +4,21 @@
 #include <cerrno>
 
 #include "syscalls/handlers/cred.h"
+#include "syscalls/handlers/epoll.h"
+#include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
 #include "syscalls/handlers/pipe.h"
+#include "syscalls/handlers/poll.h"
+#include "syscalls/handlers/prctl.h"
+#include "syscalls/handlers/process.h"
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
+#include "syscalls/handlers/signal.h"
+#include "syscalls/handlers/signalfd.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/time.h"
+#include "syscalls/handlers/timerfd.h"
 #include "syscalls/handlers/timers.h"
 #include "syscalls/table.h"
 
@@ -33,12 +41,26 @@ consteval Table MakeTable(const Row (&rows)[N]) {
 }
 
 constexpr Table kTable = MakeTable({
+    Full<&Poll>(7, "poll"),
+    Full<&RtSigaction>(13, "rt_sigaction"),
+    Full<&RtSigprocmask>(14, "rt_sigprocmask"),
+    Full<&RtSigreturn>(15, "rt_sigreturn"),
     Full<&Pipe>(22, "pipe"),
+    Full<&Select>(23, "select"),
     Full<&SchedYield>(24, "sched_yield"),
+    Full<&Pause>(34, "pause"),
     Full<&Nanosleep>(35, "nanosleep"),
     Full<&Getitimer>(36, "getitimer"),
     Full<&Alarm>(37, "alarm"),
     Full<&Setitimer>(38, "setitimer"),
+    Full<&GetPid>(39, "getpid"),
+    Partial<&Clone>(56, "clone", "No namespaces."),
+    Full<&Fork>(57, "fork"),
+    Full<&Vfork>(58, "vfork"),
+    Full<&Execve>(59, "execve"),
+    Full<&Exit>(60, "exit"),
+    Full<&Wait4>(61, "wait4"),
+    Full<&Kill>(62, "kill"),
     Full<&Uname>(63, "uname"),
     Full<&Gettimeofday>(96, "gettimeofday"),
     Full<&GetRlimit>(97, "getrlimit"),
@@ -52,6 +74,10 @@ constexpr Table kTable = MakeTable({
     Full<&SetGid>(106, "setgid"),
     Full<&GetEuid>(107, "geteuid"),
     Full<&GetEgid>(108, "getegid"),
+    Full<&SetPgid>(109, "setpgid"),
+    Full<&GetPpid>(110, "getppid"),
+    Full<&GetPgrp>(111, "getpgrp"),
+    Full<&SetSid>(112, "setsid"),
     Full<&SetReUid>(113, "setreuid"),
     Full<&SetReGid>(114, "setregid"),
     Full<&GetGroups>(115, "getgroups"),
@@ -60,10 +86,18 @@ constexpr Table kTable = MakeTable({
     Full<&GetResUid>(118, "getresuid"),
     Full<&SetResGid>(119, "setresgid"),
     Full<&GetResGid>(120, "getresgid"),
+    Full<&GetPgid>(121, "getpgid"),
     Full<&SetFsUid>(122, "setfsuid"),
     Full<&SetFsGid>(123, "setfsgid"),
+    Full<&GetSid>(124, "getsid"),
     Full<&CapGet>(125, "capget"),
     Full<&CapSet>(126, "capset"),
+    Full<&RtSigpending>(127, "rt_sigpending"),
+    Full<&RtSigtimedwait>(128, "rt_sigtimedwait"),
+    Full<&RtSigqueueinfo>(129, "rt_sigqueueinfo"),
+    Full<&RtSigsuspend>(130, "rt_sigsuspend"),
+    Full<&Sigaltstack>(131, "sigaltstack"),
+    Partial<&Personality>(135, "personality", "Only ADDR_NO_RANDOMIZE has an effect."),
     Full<&GetPriority>(140, "getpriority"),
     Full<&SetPriority>(141, "setpriority"),
     Full<&SchedSetParam>(142, "sched_setparam"),
@@ -74,15 +108,22 @@ constexpr Table kTable = MakeTable({
     Full<&SchedGetPriorityMin>(147, "sched_get_priority_min"),
     Full<&SchedRrGetInterval>(148, "sched_rr_get_interval"),
     Refused(156, "_sysctl", ENOSYS, "Removed in Linux 5.5."),
+    Partial<&Prctl>(157, "prctl", "Options of hardware and tracing that a container does not get are EINVAL."),
+    Partial<&ArchPrctl>(158, "arch_prctl", "The segment bases; no CPUID faulting, shadow stacks or AMX."),
     Partial<&Adjtimex>(159, "adjtimex", "Read only, as without CAP_SYS_TIME."),
     Full<&SetRlimit>(160, "setrlimit"),
     Partial<&Settimeofday>(164, "settimeofday", "EPERM: the clock belongs to the host."),
     Full<&SetHostName>(170, "sethostname"),
     Full<&SetDomainName>(171, "setdomainname"),
+    Full<&GetTid>(186, "gettid"),
+    Full<&Tkill>(200, "tkill"),
     Full<&Time>(201, "time"),
     Partial<&Futex>(202, "futex", "PI locks hand over in order of arrival; no priority is inherited."),
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
+    Full<&EpollCreate>(213, "epoll_create"),
+    Full<&SetTidAddress>(218, "set_tid_address"),
+    Full<&RestartSyscall>(219, "restart_syscall"),
     Full<&TimerCreate>(222, "timer_create"),
     Full<&TimerSettime>(223, "timer_settime"),
     Full<&TimerGettime>(224, "timer_gettime"),
@@ -92,20 +133,46 @@ constexpr Table kTable = MakeTable({
     Full<&ClockGettime>(228, "clock_gettime"),
     Full<&ClockGetres>(229, "clock_getres"),
     Full<&ClockNanosleep>(230, "clock_nanosleep"),
+    Full<&ExitGroup>(231, "exit_group"),
+    Full<&EpollWait>(232, "epoll_wait"),
+    Full<&EpollCtl>(233, "epoll_ctl"),
+    Full<&Tgkill>(234, "tgkill"),
+    Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&Pselect6>(270, "pselect6"),
+    Full<&Ppoll>(271, "ppoll"),
+    Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
     Full<&SetRobustList>(273, "set_robust_list"),
     Full<&GetRobustList>(274, "get_robust_list"),
     Full<&Splice>(275, "splice"),
     Full<&Tee>(276, "tee"),
     Partial<&Vmsplice>(278, "vmsplice", "Always copies; SPLICE_F_GIFT changes nothing."),
+    Full<&EpollPwait>(281, "epoll_pwait"),
+    Full<&Signalfd>(282, "signalfd"),
+    Full<&TimerfdCreate>(283, "timerfd_create"),
+    Full<&Eventfd>(284, "eventfd"),
+    Full<&TimerfdSettime>(286, "timerfd_settime"),
+    Full<&TimerfdGettime>(287, "timerfd_gettime"),
+    Full<&Signalfd4>(289, "signalfd4"),
+    Full<&Eventfd2>(290, "eventfd2"),
+    Full<&EpollCreate1>(291, "epoll_create1"),
     Full<&Pipe2>(293, "pipe2"),
+    Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
     Full<&Prlimit64>(302, "prlimit64"),
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
+    Refused(308, "setns", EPERM, "There are no other namespaces."),
     Full<&GetCpu>(309, "getcpu"),
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
+    Full<&Execveat>(322, "execveat"),
+    Refused(334, "rseq", ENOSYS, "libc does without it."),
+    Full<&PidfdSendSignal>(424, "pidfd_send_signal"),
+    Full<&PidfdOpen>(434, "pidfd_open"),
+    Partial<&Clone3>(435, "clone3", "No namespaces, no cgroups."),
+    Full<&PidfdGetfd>(438, "pidfd_getfd"),
+    Full<&EpollPwait2>(441, "epoll_pwait2"),
     Full<&FutexWaitv>(449, "futex_waitv"),
     Full<&FutexWake>(454, "futex_wake"),
     Full<&FutexWait>(455, "futex_wait"),

@@ -104,8 +104,10 @@ std::string Describe(const Filter& filter) {
                      (filter.otherwise == kAllow ? "allowed" : DescribeAction(filter.otherwise)) + "\n";
   std::vector<const Row*> rows;
   for (const Row& row : filter.rows) rows.push_back(&row);
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const Row* a, const Row* b) { return a->number < b->number; });
+  // Alternatives stay in the order in which they are tried.
+  std::sort(rows.begin(), rows.end(), [](const Row* a, const Row* b) {
+    return a->number != b->number ? a->number < b->number : a < b;
+  });
   for (const Row* row : rows) {
     std::string conditions;
     for (const Check& check : row->checks) {

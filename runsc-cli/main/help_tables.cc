@@ -1,8 +1,11 @@
 #include "runsc-cli/main/help_tables.h"
 
 #include <cstdio>
+#include <set>
+#include <span>
 
 #include "platform/seccomp/filter.h"
+#include "platform/stub/filter_table.h"
 #include "runsc-cli/main/gofer_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 #include "syscalls/table.h"
@@ -10,9 +13,30 @@
 namespace runsc {
 namespace {
 
+// The stub's rules are written for its own compiler (platform/stub/filter_table.h says why); same layout.
+std::string DescribeStub(const char* process, std::span<const platform::FilterRule> rules,
+                         const char* otherwise) {
+  std::set<uint16_t> numbers;
+  std::string rows;
+  for (const platform::FilterRule& rule : rules) {
+    numbers.insert(rule.number);
+    char head[64];
+    snprintf(head, sizeof(head), "  %4u %-18.*s", rule.number, static_cast<int>(rule.name.size()),
+             rule.name.data());
+    rows += head;
+    if (!rule.args.empty()) rows += " [" + std::string(rule.args) + "]";
+    rows += "  " + std::string(rule.reason) + "\n";
+  }
+  return std::string(process) + ": " + std::to_string(numbers.size()) +
+         " system calls allowed, from the stub's own code only; any other: " + otherwise + "\n" + rows;
+}
+
 std::string FiltersText() {
   return platform::seccomp::Describe(SentryFilter({})) + "\n" +
-         platform::seccomp::Describe(GoferFilter());
+         platform::seccomp::Describe(GoferFilter()) + "\n" +
+         DescribeStub("stub-memory-thread", platform::StubProcessFilter(), "process killed") + "\n" +
+         DescribeStub("stub-guest-thread", platform::StubGuestFilter(),
+                      "SIGSYS, which makes it a system call of the guest");
 }
 
 const char* SupportName(syscalls::Support support) {

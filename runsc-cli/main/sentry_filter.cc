@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -45,8 +44,6 @@ void AddFiles(Rows& rows) {
       {SYS_writev, "writev", {}, "stdio"},
       {SYS_pread64, "pread64", {}, "donated files"},
       {SYS_pwrite64, "pwrite64", {}, "donated files, stub acknowledgements"},
-      {SYS_preadv, "preadv", {}, "donated files into scattered guest memory"},
-      {SYS_pwritev, "pwritev", {}, "donated files from scattered guest memory"},
       {SYS_preadv2, "preadv2", {}, "reads that must not wait (RWF_NOWAIT)"},
       {SYS_pwritev2, "pwritev2", {}, "appending and synchronous writes (RWF_*)"},
       {SYS_close, "close", {}, "descriptors that the guest has closed"},
@@ -78,7 +75,6 @@ void AddMemory(Rows& rows) {
                   MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_READ,
                   MADV_POPULATE_WRITE})},
        "populate, give back"},
-      {SYS_membarrier, "membarrier", {}, "publish a change to all threads at once"},
   });
 }
 
@@ -106,12 +102,9 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_rt_sigaction, "rt_sigaction", {NotEquals32(0, SIGSYS)}, "handlers; not the one that reports us"},
       {SYS_rt_sigprocmask, "rt_sigprocmask", {}, "glibc, around thread creation"},
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
-      {SYS_sigaltstack, "sigaltstack", {}, "stacks for handlers"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
-      {SYS_sched_setaffinity, "sched_setaffinity", {}, "keep a pair of threads on one CPU"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
-      {SYS_getrusage, "getrusage", {}, "CPU time of guest threads"},
   });
 }
 

@@ -47,14 +47,16 @@ struct PiState {
 };
 
 // Two buckets, locked in the order of their addresses; they may be the same.
-class TwoBuckets {
+class ABSL_SCOPED_LOCKABLE TwoBuckets {
  public:
-  TwoBuckets(FutexBucket& a, FutexBucket& b) ABSL_NO_THREAD_SAFETY_ANALYSIS : first_(&a), second_(&b) {
+  TwoBuckets(FutexBucket& a, FutexBucket& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.mu, b.mu) ABSL_NO_THREAD_SAFETY_ANALYSIS
+      : first_(&a),
+        second_(&b) {
     if (std::less<FutexBucket*>()(second_, first_)) std::swap(first_, second_);
     first_->mu.Lock();
     if (second_ != first_) second_->mu.Lock();
   }
-  ~TwoBuckets() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  ~TwoBuckets() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (second_ != first_) second_->mu.Unlock();
     first_->mu.Unlock();
   }

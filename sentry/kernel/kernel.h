@@ -26,6 +26,7 @@ class AnonymousFiles;
 class FutexTable;
 class HostPoller;
 class NetworkNamespace;
+class Vdso;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry includes nothing above itself.
 // Takes number and arguments from task.registers(); returns the value or negative errno / restart code to be put into rax.
@@ -89,6 +90,9 @@ class Kernel {
   AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
+  // Mapped into each new program; null: none.
+  Vdso* vdso() const { return vdso_.get(); }
+
   // --- Processes from outside.
   // Loads and starts a process without a parent; the first one is init. Its id. Errors are execve's.
   base::Result<int32_t> CreateProcess(const ProcessArguments& arguments);
@@ -127,6 +131,7 @@ class Kernel {
   friend class TaskClone;
   friend class TaskExit;
   base::Result<TaskRef> MakeProcess(const ProcessArguments& arguments);
+  base::Result<void> LoadFirstProgram(Task& task, const ProcessArguments& arguments);
   void TaskStarted() ABSL_LOCKS_EXCLUDED(life_mu_);
   void TaskLeft() ABSL_LOCKS_EXCLUDED(life_mu_);
   // Sleeps while the kernel is paused.
@@ -162,6 +167,7 @@ class Kernel {
   std::shared_ptr<HostPoller> host_poller_;
   std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
+  std::shared_ptr<Vdso> vdso_;
 };
 
 }  // namespace sentry

@@ -50,10 +50,17 @@ class PidNamespace {
   // becomes a task's by Insert or is given back by ReleaseId.
   base::Result<int32_t> ReserveIdLocked(int32_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   void ReleaseIdLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
+  // `id` was the last one given out and nobody has seen it: it is given out next. So a failed start leaves pid 1 free.
+  void ForgetLastIdLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_) {
+    if (last_id_ == id) --last_id_;
+  }
   TaskRef FindTaskLocked(int32_t tid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<ThreadGroup> FindGroupLocked(int32_t pid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<ProcessGroup> FindProcessGroupLocked(int32_t pgid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<Session> FindSessionLocked(int32_t sid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
+  const std::map<int32_t, std::shared_ptr<ThreadGroup>>& GroupsLocked() const ABSL_SHARED_LOCKS_REQUIRED(tree_mu_) {
+    return groups_;
+  }
   // Task joins its group; the first one is the leader and puts the process into the tree below `parent` (null: none) and
   // into `parent`'s process group, or a session of its own without a parent.
   void InsertLocked(const TaskRef& task, ThreadGroup* parent, int32_t parent_tid)

@@ -159,6 +159,11 @@ class Task : public std::enable_shared_from_this<Task> {
   void SetAwaitedSignals(SignalSet set);
   AlternateStack& alternate_stack() { return alternate_stack_; }
 
+  // Of the last fault, for signal frames. Own thread.
+  uint64_t fault_trap() const { return fault_trap_; }
+  uint64_t fault_error() const { return fault_error_; }
+  uint64_t fault_address() const { return fault_address_; }
+
   // --- Restart block (restart_syscall(2)): called when a call returned kRestartBlock and is resumed.
   using RestartFunction = std::function<base::Result<uint64_t>(Task&)>;
   base::Result<uint64_t> RestartWith(RestartFunction function);  // Returns kRestartBlock.
@@ -229,6 +234,12 @@ class Task : public std::enable_shared_from_this<Task> {
   void HandleSyscall();
   void HandleFault(const platform::Event& event);
   void FinishSyscall(int64_t result);
+  bool HasWork() const;
+  void DeliverSignal(const struct SignalToHandle& signal);
+  void RestartSyscall();
+  void RestoreSavedMask();
+  void ReplaceMemory(std::shared_ptr<MemoryManager> memory);
+  void DropContext() ABSL_LOCKS_EXCLUDED(context_mu_);
   static void* ThreadMain(void* self);
 
   Kernel& kernel_;
@@ -242,7 +253,8 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<uint64_t> robust_list_{0};
   bool left_futexes_ = false;  // Guarded by the FutexTable: exit has given its PI locks away.
   std::atomic<int32_t> parent_death_signal_{0};
-  std::atomic<int64_t> guest_ns_{0};
+  std::atomic<int64_t> guest_ns_{0};        // In Switch, the one under way left out.
+  std::atomic<int64_t> guest_entry_ns_{0};  // When it began; 0: not in guest code.
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
 
@@ -254,6 +266,7 @@ class Task : public std::enable_shared_from_this<Task> {
   SharerCount fds_sharers_;
   std::shared_ptr<FsContext> fs_;
   CredentialsRef credentials_;
+  std::shared_ptr<struct UserAccount> account_;  // Charged for this task; null before start and after exit.
   std::string name_ ABSL_GUARDED_BY(resource_mu_);
   SchedulingAttributes scheduling_ ABSL_GUARDED_BY(resource_mu_);
   int32_t host_tid_ ABSL_GUARDED_BY(resource_mu_) = 0;
@@ -278,6 +291,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<SignalSet> signal_mask_{0};  // Written under the lock by the own thread, which reads without.
   PendingSignals pending_;
   SignalSet awaited_signals_ = 0;
+  bool stop_dequeued_ = false;   // Took a stop signal that no SIGCONT has annulled since.
   bool stop_requested_ = false;  // Has yet to take part in the process's stop.
   std::atomic<bool> stopped_{false};
 

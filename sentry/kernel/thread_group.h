@@ -101,6 +101,9 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
 
   std::atomic<bool>& child_subreaper() { return child_subreaper_; }
   std::atomic<int32_t>& oom_score_adjust() { return oom_score_adjust_; }
+  // personality(2); of the process here, of the thread on Linux.
+  std::atomic<uint32_t>& personality() { return personality_; }
+  bool no_randomization() const { return (personality_.load(std::memory_order_relaxed) & 0x0040000) != 0; }
   // execve happened since fork: setpgid(2) by the parent is refused.
   bool has_executed() const { return has_executed_.load(std::memory_order_relaxed); }
 
@@ -111,6 +114,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   friend class PidNamespace;
   friend class SignalDelivery;
   friend class Task;
+  friend class TaskClone;
   friend class TaskExit;
   friend class TaskExec;
 
@@ -127,6 +131,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   std::atomic<bool> child_subreaper_{false};
   std::atomic<bool> has_executed_{false};
   std::atomic<int32_t> oom_score_adjust_{0};
+  std::atomic<uint32_t> personality_{0};
   ResourceLimits limits_;
   WaitQueue exit_queue_;
   WaitQueue child_queue_;
@@ -139,10 +144,13 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   std::list<std::shared_ptr<ThreadGroup>> children_;
   std::shared_ptr<ProcessGroup> process_group_;
   int32_t exit_signal_;     // To the parent; 0 for none, -1: nobody waits for it.
+  bool external_ = false;   // Started from outside: kept as a zombie until Kernel::WaitForExit.
   bool zombie_ = false;     // All tasks have left.
   bool reaped_ = false;
-  ResourceUsage dead_usage_;       // Of tasks that have left.
-  ResourceUsage children_usage_;   // Of children that were waited for.
+
+  mutable absl::Mutex usage_mu_;  // A leaf.
+  ResourceUsage dead_usage_ ABSL_GUARDED_BY(usage_mu_);      // Of tasks that have left.
+  ResourceUsage children_usage_ ABSL_GUARDED_BY(usage_mu_);  // Of children that were waited for.
 
   // --- Guarded by signal_mu_.
   mutable absl::Mutex signal_mu_;
@@ -158,6 +166,11 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   int32_t stop_report_ = 0;     // For WUNTRACED: the signal, 0 once reported.
   bool continue_report_ = false;  // For WCONTINUED.
   int32_t notify_parent_ = 0;   // CLD_CONTINUED or CLD_STOPPED, sent by the next task to run.
+
+  SignalSet MaskOfFirst() const;
+  // Null if nobody has used them.
+  std::shared_ptr<ProcessTimers> ExistingTimers() ABSL_LOCKS_EXCLUDED(timers_mu_);
+  void DropTimers() ABSL_LOCKS_EXCLUDED(timers_mu_);
 
   class TimerHost;
   absl::Mutex timers_mu_;

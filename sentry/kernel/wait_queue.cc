@@ -40,16 +40,24 @@ void WaitQueue::Remove(Waiter& waiter) {
   if (list != nullptr && waiter.list_ == *list) waiter.Detach();
 }
 
-void WaitQueue::Notify(PollMask mask) {
+bool WaitQueue::Notify(PollMask mask) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const std::shared_ptr<WaitList>* const list = list_.load(std::memory_order_acquire);
-  if (list == nullptr) return;
+  if (list == nullptr) return false;
+  bool any = false;
   const absl::MutexLock lock(&(*list)->mu);
   for (Waiter* waiter : (*list)->waiters) {
     if ((waiter->interest_ & mask) == 0) continue;
     const bool taken = waiter->OnEvent(mask & waiter->interest_);
-    if (waiter->exclusive_ && taken) return;
+    any = any || taken;
+    if (waiter->exclusive_ && taken) break;
   }
+  return any;
+}
+
+void WaitQueue::ForgetLockOrder() {
+  const std::shared_ptr<WaitList>* const list = list_.load(std::memory_order_acquire);
+  if (list != nullptr) (*list)->mu.ForgetDeadlockInfo();
 }
 
 }  // namespace sentry

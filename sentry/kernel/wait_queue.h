@@ -71,8 +71,11 @@ class WaitQueue {
   void Add(Waiter& waiter, PollMask interest, bool exclusive = false);
   // A waiter that is not in the queue is left alone. After it returns no OnEvent runs.
   void Remove(Waiter& waiter);
-  // The state that waiters look at has changed before this is called.
-  void Notify(PollMask mask);
+  // The state that waiters look at has changed before this is called. True if some waiter took the event.
+  bool Notify(PollMask mask);
+  // For a queue whose waiters notify other queues (epoll): the lock-order checker of debug builds is to forget which, since
+  // descriptions may be nested the other way round later.
+  void ForgetLockOrder();
 
  private:
   // Made by the first Add. Points to a shared_ptr of the queue's own.

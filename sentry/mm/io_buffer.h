@@ -54,6 +54,16 @@ class IoBuffer {
   base::Result<size_t> WithHostMemory(uint64_t length, bool fill, const HostOperation& operation);
 
  private:
+  struct Cursor {
+    uint64_t address = 0;
+    uint64_t length = 0;
+  };
+  struct Gathered;
+  Cursor Current(uint64_t length);
+  // With the memory's lock held.
+  void Gather(uint64_t length, bool fill, Gathered& gathered);
+  base::Result<size_t> Bounce(uint64_t length, bool fill, const HostOperation& operation);
+
   MemoryManager* memory_ = nullptr;  // Null: ranges are addresses in the sentry.
   std::vector<UserRange> ranges_;
   size_t index_ = 0;

@@ -40,7 +40,9 @@ struct MemoryLimits {
   uint64_t address_space_bytes = ~uint64_t{0};  // RLIMIT_AS
   uint64_t data_bytes = ~uint64_t{0};           // RLIMIT_DATA
   uint64_t stack_bytes = uint64_t{8} << 20;     // RLIMIT_STACK
-  uint64_t locked_bytes = uint64_t{8} << 20;    // RLIMIT_MEMLOCK
+  uint64_t locked_bytes = uint64_t{8} << 20;    // RLIMIT_MEMLOCK; ~0 with CAP_IPC_LOCK
+  // RAM of the sandbox: a single private mapping beyond it is refused (overcommit_memory 0).
+  uint64_t commit_bytes = ~uint64_t{0};
 };
 
 struct MemoryUsage {
@@ -152,8 +154,11 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   base::Result<FutexKey> GetFutexKey(base::UserAddr addr, bool shared);
 
   // --- Mappings, by the rules of the system calls of the same names.
+  // The checks of mmap that come before those of the file: what Mmap would answer, nothing changes.
+  base::Result<void> CheckMmap(const MmapRequest& request);
   base::Result<uint64_t> Mmap(const MmapRequest& request);
   base::Result<void> Munmap(uint64_t address, uint64_t length);
+  // `protection` may hold PROT_GROWSDOWN.
   base::Result<void> Mprotect(uint64_t address, uint64_t length, int protection);
   base::Result<uint64_t> Mremap(uint64_t old_address, uint64_t old_length, uint64_t new_length, int flags,
                                 uint64_t new_address);
@@ -199,10 +204,15 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // dumpable (prctl PR_SET_DUMPABLE).
   std::atomic<int>& dumpable();
 
-  // Copies of this many bytes or fewer are made through the window under a shared lock.
-  friend class IoBuffer;
+  // Where new mappings may lie.
+  uint64_t address_min() const;
+  uint64_t address_max() const;
+  // Places the mmap area below room for a stack of this limit, as execve does. Before the first mapping.
+  void ConfigureLayout(uint64_t stack_limit_bytes);
 
  private:
+  friend class IoBuffer;
+  friend class Leftovers;
   MemoryManager();
   struct Impl;
   std::unique_ptr<Impl> impl_;

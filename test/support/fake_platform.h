@@ -75,6 +75,7 @@ class FakePlatform;
 class FakeContext final : public platform::Context {
  public:
   explicit FakeContext(FakePlatform& platform) : platform_(platform) {}
+  base::Result<void> Prepare(platform::AddressSpace&) override { return {}; }
   platform::Event Switch(platform::AddressSpace& address_space,
                          platform::Registers& registers) override ABSL_LOCKS_EXCLUDED(mu_);
   void Interrupt() override ABSL_LOCKS_EXCLUDED(mu_);

@@ -126,6 +126,12 @@ void AnonymousFiles::RemoveInotifyWatch(uint32_t uid) {
   --inotify_use_[uid].watches;
 }
 
+Result<void> AnonymousFiles::AddEpollWatch() {
+  if (epoll_watches_.fetch_add(1, std::memory_order_relaxed) < kEpollWatchesMax) return {};
+  RemoveEpollWatch();
+  return Errno(ENOSPC);
+}
+
 AnonymousFile::AnonymousFile(Task& task, std::string_view kind, uint32_t flags)
     : File(Path{}, flags, task.credentials()),
       kind_(kind),

@@ -43,6 +43,10 @@ class AnonymousFiles {
   base::Result<void> AddInotifyWatch(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
   void RemoveInotifyWatch(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // /proc/sys/fs/epoll/max_user_watches, of all users together. ENOSPC.
+  static constexpr int64_t kEpollWatchesMax = 1 << 20;
+  base::Result<void> AddEpollWatch();
+  void RemoveEpollWatch() { epoll_watches_.fetch_sub(1, std::memory_order_relaxed); }
   // Held while epoll descriptions that contain each other change (epoll.cc).
   absl::Mutex& epoll_nesting_mu() { return epoll_nesting_mu_; }
 
@@ -56,6 +60,7 @@ class AnonymousFiles {
   const FileSystemRef pipe_file_system_;
   Attributes anonymous_attributes_;
   std::atomic<uint64_t> next_inode_{1};
+  std::atomic<int64_t> epoll_watches_{0};
   absl::Mutex epoll_nesting_mu_;
   absl::Mutex mu_;
   std::map<uint32_t, InotifyUse> inotify_use_ ABSL_GUARDED_BY(mu_);

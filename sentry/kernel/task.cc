@@ -1,0 +1,256 @@
+#include "sentry/kernel/task.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <utility>
+
+#include "sentry/kernel/kernel.h"
+#include "sentry/signal/signal_delivery.h"
+
+namespace sentry {
+namespace {
+
+constexpr size_t kNameBytesMaxOfTask = 15;
+constexpr int64_t kNsPerSecond = 1'000'000'000;
+
+// The CPU clock of another thread of this host process (clock_getcpuclockid(3)).
+int64_t HostThreadCpuNs(int32_t host_tid) {
+  const clockid_t clock = static_cast<clockid_t>((~static_cast<uint32_t>(host_tid) << 3) | 6u);
+  timespec now{};
+  if (clock_gettime(clock, &now) != 0) return 0;
+  return now.tv_sec * kNsPerSecond + now.tv_nsec;
+}
+
+}  // namespace
+
+void VforkCompletion::Complete() {
+  done.store(true, std::memory_order_release);
+  if (const TaskRef waiter = parent.lock()) waiter->Wake();
+}
+
+Task::Task(Kernel& kernel, TaskInit init)
+    : kernel_(kernel),
+      group_(std::move(init.group)),
+      tid_(init.tid),
+      start_ns_(kernel.clock().MonotonicNs()),
+      memory_(std::move(init.memory)),
+      memory_sharers_(std::move(init.memory_sharers)),
+      fds_(std::move(init.fds)),
+      fds_sharers_(std::move(init.fds_sharers)),
+      fs_(std::move(init.fs)),
+      credentials_(std::move(init.credentials)),
+      name_(std::move(init.name)),
+      scheduling_(std::move(init.scheduling)),
+      registers_(init.registers),
+      alternate_stack_(init.alternate_stack),
+      signal_mask_(init.signal_mask & ~kUnblockable),
+      context_(std::move(init.context)) {}
+
+Task::~Task() = default;
+
+std::shared_ptr<MemoryManager> Task::memory_ref() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return memory_;
+}
+
+std::shared_ptr<FdTable> Task::fds_ref() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return fds_;
+}
+
+std::shared_ptr<FsContext> Task::fs_ref() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return fs_;
+}
+
+CredentialsRef Task::credentials() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return credentials_;
+}
+
+void Task::set_credentials(CredentialsRef credentials) {
+  std::shared_ptr<UserAccount> account;
+  if (credentials->uid != credentials_->uid) account = kernel_.UserAccountOf(credentials->uid);
+  const absl::MutexLock lock(&resource_mu_);
+  if (account != nullptr && account_ != nullptr) {
+    account_->tasks.fetch_sub(1, std::memory_order_relaxed);
+    account->tasks.fetch_add(1, std::memory_order_relaxed);
+    account_ = std::move(account);
+  }
+  credentials_.swap(credentials);
+}
+
+void Task::UnshareFds() {
+  if (fds_sharers_->load(std::memory_order_acquire) == 1) return;
+  std::shared_ptr<FdTable> copy = fds_->Copy();
+  std::shared_ptr<FdTable> old;
+  {
+    const absl::MutexLock lock(&resource_mu_);
+    old = std::exchange(fds_, std::move(copy));
+  }
+  // The others may have left meanwhile.
+  if (fds_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) old->CloseAll(*this);
+  fds_sharers_ = NewSharerCount();
+}
+
+void Task::UnshareFs() {
+  std::shared_ptr<FsContext> copy = fs_->Copy();
+  const absl::MutexLock lock(&resource_mu_);
+  fs_.swap(copy);
+}
+
+void Task::ReplaceMemory(std::shared_ptr<MemoryManager> memory) {
+  std::shared_ptr<MemoryManager> old;
+  {
+    const absl::MutexLock lock(&resource_mu_);
+    old = std::exchange(memory_, std::move(memory));
+  }
+  if (memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) old->ReleaseAll();
+  memory_sharers_ = NewSharerCount();
+}
+
+void Task::DropContext() {
+  std::unique_ptr<platform::Context> dropped;
+  const absl::MutexLock lock(&context_mu_);
+  dropped = std::move(context_);
+}
+
+base::Result<int32_t> Task::InstallFile(FileRef file, bool close_on_exec) {
+  return fds().Install(std::move(file), close_on_exec, fd_limit());
+}
+
+// --- Sleeping. One word holds everything that ends a sleep, so that nothing can come between looking and sleeping.
+
+void Task::SleepOnWakeState(uint32_t expected, int64_t timeout_ns) {
+  timespec timeout{};
+  if (timeout_ns >= 0) {
+    timeout.tv_sec = timeout_ns / kNsPerSecond;
+    timeout.tv_nsec = timeout_ns % kNsPerSecond;
+  }
+  sleeps_.fetch_add(1, std::memory_order_relaxed);
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAIT_PRIVATE, expected,
+          timeout_ns >= 0 ? &timeout : nullptr, nullptr, 0);
+}
+
+void Task::SetWakeBits(uint32_t bits) {
+  const uint32_t old = wake_state_.fetch_or(bits, std::memory_order_acq_rel);
+  if ((old & kAsleep) != 0) {
+    syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+  }
+  if ((old & kInGuest) != 0 && (bits & (kInterrupt | kKilled)) != 0) {
+    const absl::MutexLock lock(&context_mu_);
+    if (context_ != nullptr) context_->Interrupt();
+  }
+}
+
+void Task::Wake() { SetWakeBits(kWoken); }
+void Task::Interrupt() { SetWakeBits(kInterrupt); }
+void Task::ClearWake() { wake_state_.fetch_and(~kWoken, std::memory_order_acq_rel); }
+
+base::Result<void> Task::Block(Deadline deadline) {
+  while (true) {
+    const uint32_t state = wake_state_.load(std::memory_order_acquire);
+    if ((state & kWoken) != 0) {
+      wake_state_.fetch_and(~kWoken, std::memory_order_acq_rel);
+      return {};
+    }
+    if ((state & (kInterrupt | kKilled)) != 0) return base::kRestartSys;
+    int64_t timeout_ns = -1;
+    if (!deadline.IsNever()) {
+      timeout_ns = deadline.monotonic_ns - kernel_.clock().MonotonicNs();
+      if (timeout_ns <= 0) return base::Errno(ETIMEDOUT);
+    }
+    const uint32_t asleep = wake_state_.fetch_or(kAsleep, std::memory_order_acq_rel) | kAsleep;
+    if ((asleep & (kWoken | kInterrupt | kKilled)) == 0) SleepOnWakeState(asleep, timeout_ns);
+    wake_state_.fetch_and(~kAsleep, std::memory_order_acq_rel);
+  }
+}
+
+base::Result<void> Task::BlockKillable() {
+  base::Result<void> result;
+  wait_letter_.store('D', std::memory_order_relaxed);
+  while (true) {
+    const uint32_t asleep = wake_state_.fetch_or(kAsleep, std::memory_order_acq_rel) | kAsleep;
+    if ((asleep & kWoken) != 0) {
+      wake_state_.fetch_and(~kWoken, std::memory_order_acq_rel);
+      break;
+    }
+    if ((asleep & kKilled) != 0) {
+      result = base::kRestartNoIntr;
+      break;
+    }
+    SleepOnWakeState(asleep, -1);
+  }
+  wake_state_.fetch_and(~kAsleep, std::memory_order_acq_rel);
+  wait_letter_.store('S', std::memory_order_relaxed);
+  return result;
+}
+
+void Task::WaitForVfork() {
+  while (!waiting_for_vfork_->done.load(std::memory_order_acquire)) {
+    if (!BlockKillable().ok()) break;
+  }
+  waiting_for_vfork_.reset();
+}
+
+// --- Names and accounting.
+
+std::string Task::name() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return name_;
+}
+
+void Task::set_name(std::string name) {
+  if (name.size() > kNameBytesMaxOfTask) name.resize(kNameBytesMaxOfTask);
+  const absl::MutexLock lock(&resource_mu_);
+  name_.swap(name);
+}
+
+SchedulingAttributes Task::scheduling() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return scheduling_;
+}
+
+void Task::set_scheduling(SchedulingAttributes attributes) {
+  const absl::MutexLock lock(&resource_mu_);
+  std::swap(scheduling_, attributes);
+}
+
+char Task::StateLetter() const {
+  if (HasExited()) return 'Z';
+  if (stopped_.load(std::memory_order_relaxed)) return 'T';
+  const bool asleep = (wake_state_.load(std::memory_order_relaxed) & kAsleep) != 0;
+  return asleep ? wait_letter_.load(std::memory_order_relaxed) : 'R';
+}
+
+// User time is the time spent in Switch, which is guest code and what the host took from it; system time is the CPU time of
+// the task's host thread. The platform's own share (hand-over, spinning) counts as system time.
+ResourceUsage Task::Usage() const {
+  ResourceUsage usage;
+  usage.user_ns = guest_ns_.load(std::memory_order_relaxed);
+  const int64_t entered = guest_entry_ns_.load(std::memory_order_relaxed);
+  if (entered != 0) usage.user_ns += std::max<int64_t>(0, kernel_.clock().MonotonicNs() - entered);
+  usage.minor_faults = faults_.load(std::memory_order_relaxed);
+  usage.voluntary_switches = sleeps_.load(std::memory_order_relaxed);
+  const absl::MutexLock lock(&resource_mu_);
+  if (system_ns_at_exit_ >= 0) {
+    usage.system_ns = system_ns_at_exit_;
+  } else if (host_tid_ != 0) {
+    usage.system_ns = HostThreadCpuNs(host_tid_);
+  }
+  if (memory_ != nullptr) usage.resident_kib_max = memory_->Usage().resident_bytes_max / 1024;
+  return usage;
+}
+
+void Task::RequestExit(int32_t status) {
+  exit_requested_ = true;
+  exit_status_ = status;
+}
+
+}  // namespace sentry

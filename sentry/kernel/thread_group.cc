@@ -1,0 +1,192 @@
+#include "sentry/kernel/thread_group.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/task.h"
+#include "sentry/time/process_timers.h"
+
+namespace sentry {
+
+// What timers know of their process.
+class ThreadGroup::TimerHost final : public ProcessTimers::Host {
+ public:
+  explicit TimerHost(ThreadGroup& group) : group_(group) {}
+
+  ProcessTimers::Sent SendTimerSignal(const SignalInfo& info, int32_t tid) override {
+    SignalInfo marked = info;
+    marked.from_timer = true;
+    TaskRef target;
+    {
+      const absl::MutexLock lock(&group_.signal_mu_);
+      if (group_.IsExiting() || group_.signal_targets_.empty()) return ProcessTimers::Sent::kGone;
+      for (Task* task : group_.signal_targets_) {
+        if (tid != 0 && task->tid() == tid) target = task->shared_from_this();
+      }
+      if (tid != 0 && target == nullptr) return ProcessTimers::Sent::kGone;
+    }
+    const SignalSet before = target != nullptr ? target->signal_mask() : group_.MaskOfFirst();
+    const uint64_t handler = group_.handlers()->Get(info.signal).handler;
+    const bool ignored = handler == kHandlerIgnore || (handler == kHandlerDefault &&
+                                                       (SignalBit(info.signal) & kIgnoredByDefault) != 0);
+    if (ignored && (before & SignalBit(info.signal)) == 0) return ProcessTimers::Sent::kIgnored;
+    const base::Result<void> sent = target != nullptr ? target->SendSignal(marked) : group_.SendSignal(marked);
+    return sent.ok() ? ProcessTimers::Sent::kQueued : ProcessTimers::Sent::kIgnored;
+  }
+
+  CpuTimes ProcessCpuTimes() override {
+    const ResourceUsage usage = group_.Usage();
+    return {usage.user_ns, usage.system_ns};
+  }
+
+  std::optional<CpuTimes> ThreadCpuTimes(int32_t tid) override {
+    TaskRef found;
+    {
+      const absl::MutexLock lock(&group_.signal_mu_);
+      for (Task* task : group_.signal_targets_) {
+        if (task->tid() == tid) found = task->shared_from_this();
+      }
+    }
+    if (found == nullptr) return std::nullopt;
+    const ResourceUsage usage = found->Usage();
+    return CpuTimes{usage.user_ns, usage.system_ns};
+  }
+
+ private:
+  ThreadGroup& group_;
+};
+
+ThreadGroup::ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers,
+                         const ResourceLimitValues& limits, int32_t exit_signal)
+    : kernel_(kernel),
+      id_(id),
+      is_init_(id == 1),
+      start_ns_(kernel.clock().MonotonicNs()),
+      limits_(limits),
+      exit_signal_(exit_signal),
+      handlers_(std::move(handlers)) {
+  unkillable_.store(is_init_, std::memory_order_relaxed);
+}
+
+ThreadGroup::~ThreadGroup() = default;
+
+SignalSet ThreadGroup::MaskOfFirst() const {
+  const absl::MutexLock lock(&signal_mu_);
+  return signal_targets_.empty() ? 0 : signal_targets_.front()->signal_mask();
+}
+
+TaskRef ThreadGroup::leader() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  return leader_;
+}
+
+TaskRef ThreadGroup::AnyLiveTask() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  if (leader_ != nullptr && !leader_->HasExited()) return leader_;
+  for (const TaskRef& task : tasks_) {
+    if (!task->HasExited()) return task;
+  }
+  return nullptr;
+}
+
+std::vector<TaskRef> ThreadGroup::tasks() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  return tasks_;
+}
+
+std::shared_ptr<ProcessGroup> ThreadGroup::process_group() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  return process_group_;
+}
+
+std::shared_ptr<ThreadGroup> ThreadGroup::parent() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  return parent_ != nullptr ? parent_->shared_from_this() : nullptr;
+}
+
+std::shared_ptr<ControllingTerminal> ThreadGroup::terminal() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  return process_group_ != nullptr ? process_group_->session->terminal : nullptr;
+}
+
+uint64_t ThreadGroup::terminal_device() const {
+  const std::shared_ptr<ControllingTerminal> found = terminal();
+  return found != nullptr ? found->device() : 0;
+}
+
+int32_t ThreadGroup::terminal_foreground() const {
+  const absl::ReaderMutexLock lock(&kernel_.pids().tree_mu());
+  if (process_group_ == nullptr || process_group_->session->terminal == nullptr) return -1;
+  const std::shared_ptr<ProcessGroup> foreground = process_group_->session->foreground.lock();
+  return foreground != nullptr ? foreground->id : -1;
+}
+
+ResourceUsage ThreadGroup::Usage() const {
+  ResourceUsage total;
+  std::vector<TaskRef> live;
+  {
+    const absl::MutexLock lock(&signal_mu_);
+    for (Task* task : signal_targets_) live.push_back(task->shared_from_this());
+    // Inside signal_mu_, so that a task that leaves is counted once.
+    const absl::MutexLock usage_lock(&usage_mu_);
+    total = dead_usage_;
+  }
+  for (const TaskRef& task : live) total.Add(task->Usage());
+  return total;
+}
+
+ResourceUsage ThreadGroup::ChildrenUsage() const {
+  const absl::MutexLock lock(&usage_mu_);
+  return children_usage_;
+}
+
+std::shared_ptr<ProcessTimers> ThreadGroup::timers() {
+  const absl::MutexLock lock(&timers_mu_);
+  if (timers_ == nullptr && !timers_gone_) {
+    timer_host_ = std::make_unique<TimerHost>(*this);
+    timers_ = std::make_shared<ProcessTimers>(kernel_.clock(), kernel_.timers(), *timer_host_);
+  }
+  return timers_;
+}
+
+std::shared_ptr<ProcessTimers> ThreadGroup::ExistingTimers() {
+  const absl::MutexLock lock(&timers_mu_);
+  return timers_;
+}
+
+void ThreadGroup::DropTimers() {
+  std::shared_ptr<ProcessTimers> dropped;
+  {
+    const absl::MutexLock lock(&timers_mu_);
+    timers_gone_ = true;
+    dropped = std::move(timers_);
+  }
+  // Destroyed here, without a lock: it waits for a callback that may be running.
+}
+
+void ResourceUsage::Add(const ResourceUsage& other) {
+  user_ns += other.user_ns;
+  system_ns += other.system_ns;
+  resident_kib_max = std::max(resident_kib_max, other.resident_kib_max);
+  minor_faults += other.minor_faults;
+  major_faults += other.major_faults;
+  voluntary_switches += other.voluntary_switches;
+  involuntary_switches += other.involuntary_switches;
+}
+
+ResourceLimitValues DefaultResourceLimits(uint64_t tasks_max) {
+  ResourceLimitValues values;
+  values[RLIMIT_STACK] = {uint64_t{8} << 20, ~uint64_t{0}};
+  values[RLIMIT_CORE] = {0, ~uint64_t{0}};
+  values[RLIMIT_NPROC] = {tasks_max, tasks_max};
+  values[RLIMIT_NOFILE] = {1024, 1048576};
+  values[RLIMIT_MEMLOCK] = {uint64_t{8} << 20, uint64_t{8} << 20};
+  values[RLIMIT_SIGPENDING] = {tasks_max, tasks_max};
+  values[RLIMIT_MSGQUEUE] = {819200, 819200};
+  values[RLIMIT_NICE] = {0, 0};
+  values[RLIMIT_RTPRIO] = {0, 0};
+  return values;
+}
+
+}  // namespace sentry
