@@ -87,9 +87,13 @@ Result<Client::Answer> Client::CallOnSlot(size_t slot, const Request& request) {
   }
   Result<Response> decoded = DecodeResponse(buffers.arrived.bytes().first(got.value()));
   if (!decoded.ok()) return Die("a malformed response");
-  Answer answer{std::move(decoded).value(), {}};
+  Answer answer{std::move(decoded).value(), {}, false};
   if (answer.response.id != request.id) return Die("a response to another request");
-  if (answer.response.donated) answer.fd = TRY(Collect(request.id));
+  if (answer.response.donated) {
+    Result<base::Fd> fd = Collect(request.id);
+    answer.fd_lost = !fd.ok() && fd.error() == EMFILE;
+    if (!answer.fd_lost) answer.fd = TRY(std::move(fd));
+  }
   if (answer.response.error != 0) return Errno(answer.response.error);
   return answer;
 }
@@ -190,6 +194,7 @@ Result<Client::Walked> Client::Walk(const WalkRequest& request) {
                         whole == (reply->stop_error == 0) &&
                         (!answer.fd.valid() || (whole && request.open_last));
   if (!possible) return Die("a walk that contradicts itself");
+  if (answer.fd_lost) reply->open_error = EMFILE;
   return Walked{std::move(*reply), std::move(answer.fd)};
 }
 
@@ -201,6 +206,7 @@ Result<Attributes> Client::SetAttr(const SetAttrRequest& request) {
 
 Result<base::Fd> Client::Open(Fid fid, uint32_t flags) {
   Answer answer = TRY(Call(OpenRequest{fid, flags}));
+  if (answer.fd_lost) return Errno(EMFILE);
   if (!answer.fd.valid()) return Die("an open without a descriptor");
   return std::move(answer.fd);
 }
@@ -210,7 +216,7 @@ Result<Client::Change> Client::Make(MakeRequest request) {
   const bool open = request.open;
   Answer answer = TRY(Call(std::move(request)));
   const ChangeReply* reply = std::get_if<ChangeReply>(&answer.response.body);
-  if (reply == nullptr || reply->object.mode == 0 || answer.fd.valid() != open) {
+  if (reply == nullptr || reply->object.mode == 0 || (answer.fd.valid() && !open)) {
     return Die("a response of the wrong kind");
   }
   return Change{{*reply}, std::move(answer.fd)};
@@ -320,6 +326,7 @@ Result<void> Client::Fsync(Fid fid, SyncScope scope) {
 
 Result<base::Fd> Client::Connect(Fid fid, uint32_t type) {
   Answer answer = TRY(Call(ConnectRequest{fid, type}));
+  if (answer.fd_lost) return Errno(EMFILE);
   if (!answer.fd.valid()) return Die("a connection without a descriptor");
   return std::move(answer.fd);
 }

@@ -33,7 +33,7 @@ class Client {
  public:
   // What a change left behind; see ChangeReply.
   struct Change : ChangeReply {
-    base::Fd fd;  // Create's.
+    base::Fd fd;  // Create's; empty if descriptors have run out, and then the file is there all the same.
   };
   struct Walked {
     WalkReply reply;
@@ -103,6 +103,7 @@ class Client {
   struct Answer {
     Response response;
     base::Fd fd;
+    bool fd_lost = false;  // It came, and this process had no number left for it.
   };
   // Private copies of what goes through a slot, made when it is first used.
   struct SlotBuffers {
@@ -123,6 +124,7 @@ class Client {
   base::Result<Change> Make(MakeRequest request);
   // Call for a change that makes no object.
   base::Result<Change> Alter(RequestBody body);
+  // EMFILE if it came, and this process had no number left for it.
   base::Result<base::Fd> Collect(uint32_t request_id) ABSL_LOCKS_EXCLUDED(donation_mu_);
   // Logs the reason once; the connection is over. Always EIO.
   base::Errno Die(const char* reason);
