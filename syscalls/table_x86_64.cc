@@ -25,6 +25,7 @@
 #include "syscalls/handlers/sched.h"
 #include "syscalls/handlers/signal.h"
 #include "syscalls/handlers/signalfd.h"
+#include "syscalls/handlers/socket.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/stat.h"
 #include "syscalls/handlers/time.h"
@@ -82,6 +83,21 @@ constexpr Table kTable = MakeTable({
     Full<&Setitimer>(38, "setitimer"),
     Full<&GetPid>(39, "getpid"),
     Full<&Sendfile>(40, "sendfile"),
+    Full<&SocketCall>(41, "socket"),
+    Full<&Connect>(42, "connect"),
+    Full<&Accept>(43, "accept"),
+    Full<&Sendto>(44, "sendto"),
+    Full<&Recvfrom>(45, "recvfrom"),
+    Full<&Sendmsg>(46, "sendmsg"),
+    Full<&Recvmsg>(47, "recvmsg"),
+    Full<&Shutdown>(48, "shutdown"),
+    Full<&BindCall>(49, "bind"),
+    Full<&Listen>(50, "listen"),
+    Full<&Getsockname>(51, "getsockname"),
+    Full<&Getpeername>(52, "getpeername"),
+    Full<&Socketpair>(53, "socketpair"),
+    Full<&Setsockopt>(54, "setsockopt"),
+    Full<&Getsockopt>(55, "getsockopt"),
     Partial<&Clone>(56, "clone", "No namespaces."),
     Full<&Fork>(57, "fork"),
     Full<&Vfork>(58, "vfork"),
@@ -251,6 +267,7 @@ constexpr Table kTable = MakeTable({
     Full<&Fallocate>(285, "fallocate"),
     Full<&TimerfdSettime>(286, "timerfd_settime"),
     Full<&TimerfdGettime>(287, "timerfd_gettime"),
+    Full<&Accept4>(288, "accept4"),
     Full<&Signalfd4>(289, "signalfd4"),
     Full<&Eventfd2>(290, "eventfd2"),
     Full<&EpollCreate1>(291, "epoll_create1"),
@@ -260,9 +277,11 @@ constexpr Table kTable = MakeTable({
     Full<&Preadv>(295, "preadv"),
     Full<&Pwritev>(296, "pwritev"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
+    Full<&Recvmmsg>(299, "recvmmsg"),
     Full<&Prlimit64>(302, "prlimit64"),
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
     Full<&Syncfs>(306, "syncfs"),
+    Full<&Sendmmsg>(307, "sendmmsg"),
     Refused(308, "setns", EPERM, "There are no other namespaces."),
     Full<&GetCpu>(309, "getcpu"),
     Full<&SchedSetAttr>(314, "sched_setattr"),
