@@ -11,7 +11,6 @@
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
-#include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
@@ -29,7 +28,7 @@ absl::Status Failed(std::string_view what, base::Errno error) {
 
 class TreeBuilder {
  public:
-  TreeBuilder(sentry::Kernel& kernel, gofer::Client& files, const BootConfig& config, const GuestDevices& devices)
+  TreeBuilder(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config, const GuestDevices& devices)
       : kernel_(kernel), files_(files), config_(config), devices_(devices) {}
 
   absl::Status Build() {
@@ -49,23 +48,23 @@ class TreeBuilder {
   }
 
   Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
-    return sentry::NewTmpfs(kernel_.pool(), kernel_.clock(), Memory(mode));
+    return sentry::FileSystemRef(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), Memory(mode)));
   }
 
-  Result<sentry::FileSystemRef> Serve(const AttachPoint& attach) {
+  // `exclusive`: nobody else is expected to change the tree while the sandbox runs.
+  Result<sentry::FileSystemRef> Serve(const AttachPoint& attach, bool exclusive) {
     sentry::GoferOptions options;
+    options.attach_name = attach.name;
     options.read_only = attach.read_only;
-    return sentry::NewGoferFileSystem(kernel_, files_, attach.name, options);
+    options.exclusive = exclusive;
+    return sentry::FileSystemRef(TRY(sentry::GoferFileSystem::Create(files_, options)));
   }
 
   absl::Status MountRoot() {
     const AttachPoint& root = config_.attach_points.front();
-    Result<sentry::FileSystemRef> lower = Serve(root);
+    Result<sentry::FileSystemRef> lower = Serve(root, true);
     if (!lower.ok()) return Failed("the root", lower.error());
-    Result<sentry::FileSystemRef> upper = NewMemory(0755);
-    if (!upper.ok()) return Failed("the root's overlay", upper.error());
-    Result<sentry::FileSystemRef> overlay = sentry::NewOverlay(std::move(upper).value(), std::move(lower).value());
-    if (!overlay.ok()) return Failed("the root's overlay", overlay.error());
+    Result<sentry::FileSystemRef> overlay = std::move(lower);
     const auto mounted = kernel_.vfs().MountRoot(std::move(overlay).value(), "none", 0);
     if (!mounted.ok()) return Failed("the root", mounted.error());
     return absl::OkStatus();
@@ -102,7 +101,7 @@ class TreeBuilder {
   }
 
   absl::Status MountVolume(const AttachPoint& volume) {
-    Result<sentry::FileSystemRef> served = Serve(volume);
+    Result<sentry::FileSystemRef> served = Serve(volume, false);
     if (!served.ok()) return Failed(volume.guest_path, served.error());
     return Mount(volume.guest_path, std::move(served).value(), "none", volume.read_only ? MS_RDONLY : 0,
                  volume.is_directory);
@@ -137,14 +136,14 @@ class TreeBuilder {
   }
 
   sentry::Kernel& kernel_;
-  gofer::Client& files_;
+  const std::shared_ptr<gofer::Client>& files_;
   const BootConfig& config_;
   const GuestDevices& devices_;
 };
 
 }  // namespace
 
-absl::Status MountGuestTree(sentry::Kernel& kernel, gofer::Client& files, const BootConfig& config,
+absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config,
                             const GuestDevices& devices) {
   return TreeBuilder(kernel, files, config, devices).Build();
 }

@@ -24,7 +24,7 @@ struct GuestDevices {
 };
 
 // Mounts everything. Directories that a root lacks are made in the overlay. The status names the mount that failed.
-absl::Status MountGuestTree(sentry::Kernel& kernel, gofer::Client& files, const BootConfig& config,
+absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config,
                             const GuestDevices& devices);
 
 }  // namespace runsc

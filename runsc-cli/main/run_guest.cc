@@ -97,7 +97,7 @@ class SandboxGuest : public Guest {
     if (config_.terminal) {
       if (absl::Status status = StartConsole(); !status.ok()) return status;
     }
-    return MountGuestTree(*kernel_, *files_, config_, devices_);
+    return MountGuestTree(*kernel_, files_, config_, devices_);
   }
 
   std::string_view platform_name() const override { return platform_->name(); }
@@ -227,7 +227,7 @@ class SandboxGuest : public Guest {
   sentry::HostRandom random_;
   std::unique_ptr<platform::MemoryPool> pool_;
   std::unique_ptr<platform::Platform> platform_;
-  std::unique_ptr<gofer::Client> files_;
+  std::shared_ptr<gofer::Client> files_;
   std::unique_ptr<sentry::Kernel> kernel_;
   GuestDevices devices_;
   std::unique_ptr<sentry::ConsolePump> console_;
