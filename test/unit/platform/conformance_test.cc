@@ -346,6 +346,39 @@ TEST_CASE("no interrupt is lost and none is invented under load", "[platform][in
   CHECK(guest.Switch(registers).kind == EventKind::kSyscall);
 }
 
+double CpuSeconds(clockid_t clock) {
+  timespec time{};
+  REQUIRE(clock_gettime(clock, &time) == 0);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST_CASE("waiting costs no CPU, on either side", "[platform][idle]") {
+  Machine& machine = EachMachine();
+  {
+    // The sentry is busy with something else for a while: the stub sleeps.
+    Guest guest(machine, code_syscall_loop());
+    Registers registers = guest.Start();
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    clockid_t clock{};
+    REQUIRE(clock_getcpuclockid(guest.space().host_pid(), &clock) == 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const double before = CpuSeconds(clock);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    CHECK(CpuSeconds(clock) - before < 0.001);
+  }
+  // The guest computes: the sentry sleeps.
+  Guest guest(machine, code_spin());
+  Registers registers = guest.Start();
+  std::thread interrupter([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    guest.context().Interrupt();
+  });
+  const double before = CpuSeconds(CLOCK_THREAD_CPUTIME_ID);
+  CHECK(guest.Switch(registers).kind == EventKind::kInterrupted);
+  CHECK(CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - before < 0.01);
+  interrupter.join();
+}
+
 TEST_CASE("the death of the host process is noticed", "[platform][death]") {
   Guest guest(EachMachine(), code_spin());
   Registers registers = guest.Start();
