@@ -69,6 +69,7 @@ void AddMemory(Rows& rows) {
       {SYS_munmap, "munmap", {}, "heap, stacks, windows"},
       {SYS_mprotect, "mprotect", {Only(2, PROT_READ | PROT_WRITE)}, "stacks, heap; never executable"},
       {SYS_mremap, "mremap", {}, "realloc of large blocks"},
+      {SYS_mincore, "mincore", {}, "which pages of the pool are present"},
       {SYS_brk, "brk", {}, "heap"},
       {SYS_madvise, "madvise",
        {OneOf(2, {MADV_NORMAL, MADV_WILLNEED, MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_HUGEPAGE,
@@ -103,6 +104,8 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_rt_sigprocmask, "rt_sigprocmask", {}, "glibc, around thread creation"},
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
+      {SYS_sched_setaffinity, "sched_setaffinity", {}, "a guest thread and its sentry thread on one CPU"},
+      {SYS_getcpu, "getcpu", {}, "a guest thread and its sentry thread on one CPU"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
   });
@@ -136,7 +139,7 @@ void AddStubs(Rows& rows, bool ptrace_platform) {
        {OneOf(0, {PTRACE_SEIZE, PTRACE_DETACH, PTRACE_CONT, PTRACE_SYSEMU,
                   PTRACE_SYSEMU_SINGLESTEP, PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_SETREGS,
                   PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO, PTRACE_SETOPTIONS,
-                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GETEVENTMSG})},
+                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GET_SYSCALL_INFO, PTRACE_GETEVENTMSG})},
        "platform ptrace: run guest code"},
       {SYS_wait4, "wait4", {}, "platform ptrace: a guest thread has stopped"},
   });
