@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <vector>
 
+#include "platform/stub/stub_calls.h"
+
 namespace runsc {
 namespace {
 
@@ -100,12 +102,15 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_gettid, "gettid", {}, "glibc; owner of a host lock"},
       {SYS_getpid, "getpid", {}, "glibc: raise, abort"},
       {SYS_tgkill, "tgkill", {Equals(0, pid)}, "interrupt own threads; abort"},
+      {SYS_tgkill, "tgkill", {Equals(2, platform::kInterruptSignal)}, "interrupt guest threads"},
+      {SYS_sched_setaffinity, "sched_setaffinity", {}, "a thread and its stub's on one CPU"},
       {SYS_rt_sigaction, "rt_sigaction", {NotEquals32(0, SIGSYS)}, "handlers; not the one that reports us"},
       {SYS_rt_sigprocmask, "rt_sigprocmask", {}, "glibc, around thread creation"},
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
-      {SYS_sched_setaffinity, "sched_setaffinity", {}, "a guest thread and its sentry thread on one CPU"},
       {SYS_getcpu, "getcpu", {}, "a guest thread and its sentry thread on one CPU"},
+      {SYS_sched_getparam, "sched_getparam", {}, "Abseil's mutex when contended: priority of the waiter"},
+      {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil's mutex when contended: priority of the waiter"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
   });
