@@ -46,6 +46,8 @@ void AddFiles(Rows& rows) {
       {SYS_writev, "writev", {}, "stdio"},
       {SYS_pread64, "pread64", {}, "donated files"},
       {SYS_pwrite64, "pwrite64", {}, "donated files, stub acknowledgements"},
+      {SYS_preadv, "preadv", {}, "preadv2 without flags, as glibc spells it"},
+      {SYS_pwritev, "pwritev", {}, "pwritev2 without flags, as glibc spells it"},
       {SYS_preadv2, "preadv2", {}, "reads that must not wait (RWF_NOWAIT)"},
       {SYS_pwritev2, "pwritev2", {}, "appending and synchronous writes (RWF_*)"},
       {SYS_close, "close", {}, "descriptors that the guest has closed"},
