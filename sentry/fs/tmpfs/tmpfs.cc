@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "sentry/fs/tmpfs/tmpfs_inode.h"
@@ -103,7 +104,15 @@ Tmpfs::Tmpfs(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions&
   root_ = std::make_shared<TmpfsDirectory>(*this, CreateContext{options.mode, options.uid, options.gid});
 }
 
-Tmpfs::~Tmpfs() = default;
+Tmpfs::~Tmpfs() {
+  // Trees may be deeper than a stack: level by level.
+  std::vector<std::shared_ptr<TmpfsInode>> pending{std::static_pointer_cast<TmpfsInode>(std::move(root_))};
+  while (!pending.empty()) {
+    const std::shared_ptr<TmpfsInode> inode = std::move(pending.back());
+    pending.pop_back();
+    if (inode->type() == S_IFDIR) static_cast<TmpfsDirectory&>(*inode).TakeDirectories(&pending);
+  }
+}
 
 std::shared_ptr<Tmpfs> Tmpfs::Create(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions& options) {
   return std::make_shared<Tmpfs>(pool, clock, options);

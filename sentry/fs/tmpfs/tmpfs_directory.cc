@@ -193,6 +193,15 @@ Result<void> TmpfsDirectory::ReadEntries(uint64_t* offset, const DirectorySink& 
   return {};
 }
 
+void TmpfsDirectory::TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories) {
+  const absl::MutexLock lock(&mu_);
+  for (auto& [cookie, entry] : by_cookie_) {
+    if (entry->inode->type() == S_IFDIR) directories->push_back(std::move(entry->inode));
+  }
+  by_name_.clear();
+  by_cookie_.clear();
+}
+
 Result<FileRef> TmpfsDirectory::Open(Task& task, const Path& path, uint32_t flags) {
   return FileRef(std::make_shared<TmpfsDirectoryFile>(path, flags, task.credentials()));
 }

@@ -123,6 +123,8 @@ class TmpfsDirectory final : public TmpfsInode {
   base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t parent_number() const { return parent_number_.load(std::memory_order_relaxed); }
   bool IsEmpty() const ABSL_LOCKS_EXCLUDED(mu_);
+  // For the end of the file system: the directories in this one, without recursion.
+  void TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories) ABSL_LOCKS_EXCLUDED(mu_);
   void set_parent_number(uint64_t number) { parent_number_.store(number, std::memory_order_relaxed); }
 
  protected:
