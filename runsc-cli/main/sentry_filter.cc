@@ -111,6 +111,8 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
+      {SYS_sched_getparam, "sched_getparam", {}, "Abseil orders waiters by priority"},
+      {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil orders waiters by priority"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
   });
 }
