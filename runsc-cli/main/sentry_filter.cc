@@ -110,6 +110,9 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_rt_sigprocmask, "rt_sigprocmask", {}, "glibc, around thread creation"},
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
+      {SYS_getcpu, "getcpu", {}, "a guest thread and its sentry thread on one CPU"},
+      {SYS_sched_getparam, "sched_getparam", {}, "Abseil's mutex when contended: priority of the waiter"},
+      {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil's mutex when contended: priority of the waiter"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
       {SYS_sched_getparam, "sched_getparam", {}, "Abseil orders waiters by priority"},
       {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil orders waiters by priority"},
@@ -145,7 +148,7 @@ void AddStubs(Rows& rows, bool ptrace_platform) {
        {OneOf(0, {PTRACE_SEIZE, PTRACE_DETACH, PTRACE_CONT, PTRACE_SYSEMU,
                   PTRACE_SYSEMU_SINGLESTEP, PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_SETREGS,
                   PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO, PTRACE_SETOPTIONS,
-                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GETEVENTMSG, PTRACE_GET_SYSCALL_INFO})},
+                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GET_SYSCALL_INFO, PTRACE_GETEVENTMSG})},
        "platform ptrace: run guest code"},
       {SYS_wait4, "wait4", {}, "platform ptrace: a guest thread has stopped"},
   });
