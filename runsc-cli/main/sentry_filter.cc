@@ -131,6 +131,8 @@ void AddEventsAndTime(Rows& rows) {
       {SYS_recvmsg, "recvmsg", {}, "donated descriptors, control socket"},
       {SYS_clock_gettime, "clock_gettime", {}, "clocks that the vDSO does not have (CPU time)"},
       {SYS_clock_nanosleep, "clock_nanosleep", {}, "timers' thread"},
+      {SYS_openat, "openat", {},
+       "Abseil and glibc look for CPU facts below /sys and /proc: there is no such file", Fail(ENOENT)},
       {SYS_getrandom, "getrandom", {}, "the guest's random numbers, ASLR"},
       {SYS_restart_syscall, "restart_syscall", {}, "the kernel's, after SIGSTOP and SIGCONT"},
   });
