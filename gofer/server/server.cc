@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "gofer/protocol/donation.h"
@@ -71,8 +72,13 @@ absl::Status Server::Serve(size_t slot) {
       if (sent.error() == EAGAIN) {
         return absl::InvalidArgumentError("the client does not collect what it opens");
       }
-      // ETOOMANYREFS, ENOMEM: the host's limits.
-      outcome->response = Response{outcome->response.id, sent.error().value(), false, {}};
+      // ETOOMANYREFS, ENOMEM: the host's limits. What else the request did stands.
+      outcome->response.donated = false;
+      if (auto* walk = std::get_if<WalkReply>(&outcome->response.body)) {
+        walk->open_error = sent.error().value();
+      } else if (!std::holds_alternative<ChangeReply>(outcome->response.body)) {
+        outcome->response = Response{outcome->response.id, sent.error().value(), false, {}};
+      }
     }
   }
   const base::Result<size_t> bytes =
