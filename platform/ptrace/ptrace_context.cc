@@ -79,6 +79,7 @@ Result<void> PtraceContext::Seize() {
     return base::LastErrno();
   }
   seized_ = true;
+  pair_.Adopt();
   if (Trace(PTRACE_INTERRUPT, thread_->tid, 0, 0) != 0) return base::LastErrno();
   int status = 0;
   if (!Wait(status)) return Errno(ESRCH);

@@ -568,6 +568,30 @@ TEST_CASE("threads of the guest come and go", "[platform]") {
   CHECK(calls == 5 * 8 * 50);
 }
 
+// A pair that shares a CPU must not bind the threads that its host thread makes.
+TEST_CASE("a context's host thread may use all CPUs, whoever made it", "[platform]") {
+  Guest guest(EachMachine(), code_syscall_loop());
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof(all), &all) == 0);
+  std::atomic<bool> equal = false;
+  std::thread pinned([&] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof(one), &one);
+    std::thread child([&] {
+      auto context = guest.machine().platform().NewContext().value();
+      Registers registers = guest.Start();
+      (void)context->Switch(guest.space(), registers);
+      cpu_set_t now;
+      equal = sched_getaffinity(0, sizeof(now), &now) == 0 && CPU_EQUAL(&now, &all);
+    });
+    child.join();
+  });
+  pinned.join();
+  CHECK(equal);
+}
+
 TEST_CASE("a thousand address spaces live at the same time", "[platform]") {
   Machine& machine = EachMachine();
   std::vector<std::unique_ptr<platform::AddressSpace>> spaces;
