@@ -87,9 +87,13 @@ Result<Client::Answer> Client::CallOnSlot(size_t slot, const Request& request) {
   }
   Result<Response> decoded = DecodeResponse(buffers.arrived.bytes().first(got.value()));
   if (!decoded.ok()) return Die("a malformed response");
-  Answer answer{std::move(decoded).value(), {}};
+  Answer answer{std::move(decoded).value(), {}, false};
   if (answer.response.id != request.id) return Die("a response to another request");
-  if (answer.response.donated) answer.fd = TRY(Collect(request.id));
+  if (answer.response.donated) {
+    Result<base::Fd> fd = Collect(request.id);
+    answer.fd_lost = !fd.ok() && fd.error() == EMFILE;
+    if (!answer.fd_lost) answer.fd = TRY(std::move(fd));
+  }
   if (answer.response.error != 0) return Errno(answer.response.error);
   return answer;
 }
@@ -190,6 +194,7 @@ Result<Client::Walked> Client::Walk(const WalkRequest& request) {
                         whole == (reply->stop_error == 0) &&
                         (!answer.fd.valid() || (whole && request.open_last));
   if (!possible) return Die("a walk that contradicts itself");
+  if (answer.fd_lost) reply->open_error = EMFILE;
   return Walked{std::move(*reply), std::move(answer.fd)};
 }
 
@@ -201,20 +206,27 @@ Result<Attributes> Client::SetAttr(const SetAttrRequest& request) {
 
 Result<base::Fd> Client::Open(Fid fid, uint32_t flags) {
   Answer answer = TRY(Call(OpenRequest{fid, flags}));
+  if (answer.fd_lost) return Errno(EMFILE);
   if (!answer.fd.valid()) return Die("an open without a descriptor");
   return std::move(answer.fd);
 }
 
-Result<Client::Opened> Client::Make(MakeRequest request) {
+Result<Client::Change> Client::Make(MakeRequest request) {
   TRY(CheckName(request.name));
   const bool open = request.open;
   Answer answer = TRY(Call(std::move(request)));
-  Attributes* attributes = std::get_if<Attributes>(&answer.response.body);
-  if (attributes == nullptr || answer.fd.valid() != open) return Die("a response of the wrong kind");
-  return Opened{*attributes, std::move(answer.fd)};
+  const ChangeReply* reply = std::get_if<ChangeReply>(&answer.response.body);
+  if (reply == nullptr || reply->object.mode == 0 || (answer.fd.valid() && !open)) {
+    return Die("a response of the wrong kind");
+  }
+  return Change{{*reply}, std::move(answer.fd)};
 }
 
-Result<Client::Opened> Client::Create(Fid dir, std::string_view name, Fid new_fid,
+Result<Client::Change> Client::Alter(RequestBody body) {
+  return Change{{TRY(CallFor<ChangeReply>(std::move(body)))}, {}};
+}
+
+Result<Client::Change> Client::Create(Fid dir, std::string_view name, Fid new_fid,
                                       uint32_t open_flags, const Ownership& ownership) {
   return Make({.dir = dir,
                .name = name,
@@ -227,52 +239,50 @@ Result<Client::Opened> Client::Create(Fid dir, std::string_view name, Fid new_fi
                .open_flags = open_flags});
 }
 
-Result<Attributes> Client::Mkdir(Fid dir, std::string_view name, Fid new_fid,
-                                 const Ownership& ownership) {
+Result<Client::Change> Client::Mkdir(Fid dir, std::string_view name, Fid new_fid,
+                                     const Ownership& ownership) {
   return Mknod(dir, name, new_fid,
                {S_IFDIR | (ownership.mode & 07777), ownership.uid, ownership.gid});
 }
 
-Result<Attributes> Client::Mknod(Fid dir, std::string_view name, Fid new_fid,
-                                 const Ownership& ownership) {
-  return TRY(Make({.dir = dir,
-                   .name = name,
-                   .fid = new_fid,
-                   .mode = ownership.mode,
-                   .uid = ownership.uid,
-                   .gid = ownership.gid,
-                   .target = {}}))
-      .attributes;
+Result<Client::Change> Client::Mknod(Fid dir, std::string_view name, Fid new_fid,
+                                     const Ownership& ownership) {
+  return Make({.dir = dir,
+               .name = name,
+               .fid = new_fid,
+               .mode = ownership.mode,
+               .uid = ownership.uid,
+               .gid = ownership.gid,
+               .target = {}});
 }
 
-Result<Attributes> Client::Symlink(Fid dir, std::string_view name, Fid new_fid,
-                                   std::string_view target, const Ownership& ownership) {
+Result<Client::Change> Client::Symlink(Fid dir, std::string_view name, Fid new_fid,
+                                       std::string_view target, const Ownership& ownership) {
   if (target.size() > kLinkBytesMax) return Errno(ENAMETOOLONG);
-  return TRY(Make({.dir = dir,
-                   .name = name,
-                   .fid = new_fid,
-                   .mode = S_IFLNK | 0777,
-                   .uid = ownership.uid,
-                   .gid = ownership.gid,
-                   .target = target}))
-      .attributes;
+  return Make({.dir = dir,
+               .name = name,
+               .fid = new_fid,
+               .mode = S_IFLNK | 0777,
+               .uid = ownership.uid,
+               .gid = ownership.gid,
+               .target = target});
 }
 
-Result<Attributes> Client::Link(Fid fid, Fid dir, std::string_view name) {
+Result<Client::Change> Client::Link(Fid fid, Fid dir, std::string_view name) {
   TRY(CheckName(name));
-  return CallFor<Attributes>(LinkRequest{fid, dir, name});
+  return Alter(LinkRequest{fid, dir, name});
 }
 
-Result<void> Client::Unlink(Fid dir, std::string_view name, uint32_t flags) {
+Result<Client::Change> Client::Unlink(Fid dir, std::string_view name, uint32_t flags) {
   TRY(CheckName(name));
-  return CallForNothing(UnlinkRequest{dir, name, flags});
+  return Alter(UnlinkRequest{dir, name, flags});
 }
 
-Result<void> Client::Rename(Fid old_dir, std::string_view old_name, Fid new_dir,
-                            std::string_view new_name, uint32_t flags) {
+Result<Client::Change> Client::Rename(Fid old_dir, std::string_view old_name, Fid new_dir,
+                                      std::string_view new_name, uint32_t flags) {
   TRY(CheckName(old_name));
   TRY(CheckName(new_name));
-  return CallForNothing(RenameRequest{old_dir, old_name, new_dir, new_name, flags});
+  return Alter(RenameRequest{old_dir, old_name, new_dir, new_name, flags});
 }
 
 Result<std::string> Client::ReadLink(Fid fid) { return CallFor<std::string>(ReadLinkRequest{fid}); }
@@ -310,12 +320,13 @@ Result<void> Client::RemoveXattr(Fid fid, std::string_view name) {
   return CallForNothing(XattrRequest{fid, XattrAction::kRemove, name, {}, 0});
 }
 
-Result<void> Client::Fsync(Fid fid, bool data_only) {
-  return CallForNothing(FsyncRequest{fid, data_only});
+Result<void> Client::Fsync(Fid fid, SyncScope scope) {
+  return CallForNothing(FsyncRequest{fid, scope});
 }
 
 Result<base::Fd> Client::Connect(Fid fid, uint32_t type) {
   Answer answer = TRY(Call(ConnectRequest{fid, type}));
+  if (answer.fd_lost) return Errno(EMFILE);
   if (!answer.fd.valid()) return Die("a connection without a descriptor");
   return std::move(answer.fd);
 }

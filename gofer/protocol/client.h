@@ -31,10 +31,9 @@ namespace gofer {
 
 class Client {
  public:
-  // A file that was opened or made.
-  struct Opened {
-    Attributes attributes;
-    base::Fd fd;  // Empty unless one was asked for.
+  // What a change left behind; see ChangeReply.
+  struct Change : ChangeReply {
+    base::Fd fd;  // Create's; empty if descriptors have run out, and then the file is there all the same.
   };
   struct Walked {
     WalkReply reply;
@@ -68,19 +67,19 @@ class Client {
   // The attributes afterwards.
   base::Result<Attributes> SetAttr(const SetAttrRequest& request);
   base::Result<base::Fd> Open(Fid fid, uint32_t flags);
-  base::Result<Opened> Create(Fid dir, std::string_view name, Fid new_fid, uint32_t open_flags,
+  base::Result<Change> Create(Fid dir, std::string_view name, Fid new_fid, uint32_t open_flags,
                               const Ownership& ownership);
-  base::Result<Attributes> Mkdir(Fid dir, std::string_view name, Fid new_fid,
-                                 const Ownership& ownership);
+  base::Result<Change> Mkdir(Fid dir, std::string_view name, Fid new_fid,
+                             const Ownership& ownership);
   // `ownership.mode` includes the type: S_IFREG, S_IFIFO, S_IFSOCK.
-  base::Result<Attributes> Mknod(Fid dir, std::string_view name, Fid new_fid,
-                                 const Ownership& ownership);
-  base::Result<Attributes> Symlink(Fid dir, std::string_view name, Fid new_fid,
-                                   std::string_view target, const Ownership& ownership);
-  base::Result<Attributes> Link(Fid fid, Fid dir, std::string_view name);
-  base::Result<void> Unlink(Fid dir, std::string_view name, uint32_t flags);
-  base::Result<void> Rename(Fid old_dir, std::string_view old_name, Fid new_dir,
-                            std::string_view new_name, uint32_t flags);
+  base::Result<Change> Mknod(Fid dir, std::string_view name, Fid new_fid,
+                             const Ownership& ownership);
+  base::Result<Change> Symlink(Fid dir, std::string_view name, Fid new_fid,
+                               std::string_view target, const Ownership& ownership);
+  base::Result<Change> Link(Fid fid, Fid dir, std::string_view name);
+  base::Result<Change> Unlink(Fid dir, std::string_view name, uint32_t flags);
+  base::Result<Change> Rename(Fid old_dir, std::string_view old_name, Fid new_dir,
+                              std::string_view new_name, uint32_t flags);
   base::Result<std::string> ReadLink(Fid fid);
   base::Result<DirReply> ReadDir(const ReadDirRequest& request);
   base::Result<StatFsReply> StatFs(Fid fid);
@@ -90,7 +89,7 @@ class Client {
   // NUL-terminated names, one after the other, as listxattr(2).
   base::Result<std::string> ListXattr(Fid fid);
   base::Result<void> RemoveXattr(Fid fid, std::string_view name);
-  base::Result<void> Fsync(Fid fid, bool data_only);
+  base::Result<void> Fsync(Fid fid, SyncScope scope);
   base::Result<base::Fd> Connect(Fid fid, uint32_t type);
 
   bool dead() const { return dead_.load(std::memory_order_relaxed); }
@@ -104,6 +103,7 @@ class Client {
   struct Answer {
     Response response;
     base::Fd fd;
+    bool fd_lost = false;  // It came, and this process had no number left for it.
   };
   // Private copies of what goes through a slot, made when it is first used.
   struct SlotBuffers {
@@ -121,7 +121,10 @@ class Client {
   template <typename Body>
   base::Result<Body> CallFor(RequestBody body);
   base::Result<void> CallForNothing(RequestBody body);
-  base::Result<Opened> Make(MakeRequest request);
+  base::Result<Change> Make(MakeRequest request);
+  // Call for a change that makes no object.
+  base::Result<Change> Alter(RequestBody body);
+  // EMFILE if it came, and this process had no number left for it.
   base::Result<base::Fd> Collect(uint32_t request_id) ABSL_LOCKS_EXCLUDED(donation_mu_);
   // Logs the reason once; the connection is over. Always EIO.
   base::Errno Die(const char* reason);

@@ -113,7 +113,7 @@ struct Request {
     }
     fsync :group {
       fid @51 :UInt32;
-      dataOnly @52 :Bool;
+      scope @52 :UInt8;
     }
     connect :group {
       fid @53 :UInt32;
@@ -164,5 +164,10 @@ struct Response {
       fsid @21 :UInt64;
     }
     data @22 :Data;
+    change :group {
+      object @23 :Attributes;
+      dir @24 :Attributes;
+      newDir @25 :Attributes;
+    }
   }
 }

@@ -145,9 +145,11 @@ struct XattrRequest {
   std::string_view value;
   uint32_t flags = 0;  // XATTR_CREATE, XATTR_REPLACE
 };
+// What an fsync is to bring to the disk: fsync(2), fdatasync(2), syncfs(2).
+enum class SyncScope : uint8_t { kFile, kData, kFileSystem };
 struct FsyncRequest {
   Fid fid = kNoFid;
-  bool data_only = false;
+  SyncScope scope = SyncScope::kFile;
 };
 struct ConnectRequest {
   Fid fid = kNoFid;
@@ -179,6 +181,14 @@ struct WalkReply {
   std::string link_target;
 };
 
+// What make, link, unlink and rename leave behind, so that the client need not ask: the object that was made
+// or linked, the directory that was changed, and a rename's other directory. Mode 0 is "none".
+struct ChangeReply {
+  Attributes object;
+  Attributes dir;
+  Attributes new_dir;
+};
+
 struct DirEntry {
   uint64_t ino = 0;
   uint64_t cookie = 0;
@@ -207,7 +217,7 @@ struct StatFsReply {
 };
 
 using ResponseBody =
-    std::variant<std::monostate, Attributes, WalkReply, DirReply, StatFsReply, std::string>;
+    std::variant<std::monostate, Attributes, WalkReply, DirReply, StatFsReply, std::string, ChangeReply>;
 
 struct Response {
   uint32_t id = 0;

@@ -195,7 +195,7 @@ void Put(RequestBuilder message, const XattrRequest& in) {
 void Put(RequestBuilder message, const FsyncRequest& in) {
   auto out = message.initFsync();
   out.setFid(in.fid);
-  out.setDataOnly(in.data_only);
+  out.setScope(static_cast<uint8_t>(in.scope));
 }
 
 void Put(RequestBuilder message, const ConnectRequest& in) {
@@ -314,8 +314,8 @@ bool Take(schema::Request::Xattr::Reader in, XattrRequest& out) {
 
 bool Take(schema::Request::Fsync::Reader in, FsyncRequest& out) {
   out.fid = in.getFid();
-  out.data_only = in.getDataOnly();
-  return true;
+  out.scope = static_cast<SyncScope>(in.getScope());
+  return in.getScope() <= static_cast<uint8_t>(SyncScope::kFileSystem);
 }
 
 bool Take(schema::Request::Connect::Reader in, ConnectRequest& out) {
@@ -424,6 +424,13 @@ void Put(ResponseBuilder message, const StatFsReply& in) {
 
 void Put(ResponseBuilder message, const std::string& in) { message.setData(ToData(in)); }
 
+void Put(ResponseBuilder message, const ChangeReply& in) {
+  auto out = message.initChange();
+  if (in.object.mode != 0) Put(out.initObject(), in.object);
+  if (in.dir.mode != 0) Put(out.initDir(), in.dir);
+  if (in.new_dir.mode != 0) Put(out.initNewDir(), in.new_dir);
+}
+
 bool Take(schema::Response::Walk::Reader in, WalkReply& out) {
   out.stop_error = in.getStopError();
   out.open_error = in.getOpenError();
@@ -474,6 +481,12 @@ bool Take(schema::Response::StatFs::Reader in, StatFsReply& out) {
   return true;
 }
 
+bool Take(schema::Response::Change::Reader in, ChangeReply& out) {
+  return (!in.hasObject() || Take(in.getObject(), out.object)) &&
+         (!in.hasDir() || Take(in.getDir(), out.dir)) &&
+         (!in.hasNewDir() || Take(in.getNewDir(), out.new_dir));
+}
+
 bool Take(schema::Response::Reader in, Response& out) {
   // Errors that Linux's system calls report; anything else would confuse the sentry (restart codes).
   constexpr int32_t kErrnoMax = 511;
@@ -496,6 +509,8 @@ bool Take(schema::Response::Reader in, Response& out) {
       return Take(in.getDirectory(), out.body.emplace<DirReply>());
     case schema::Response::STAT_FS:
       return Take(in.getStatFs(), out.body.emplace<StatFsReply>());
+    case schema::Response::CHANGE:
+      return Take(in.getChange(), out.body.emplace<ChangeReply>());
     case schema::Response::DATA: {
       std::string_view data;
       if (!Take(in.getData(), kXattrValueBytesMax, data)) return false;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "gofer/protocol/donation.h"
@@ -34,6 +35,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options) {
       Channel::Map(std::move(options.memory), std::move(options.socket));
   if (!channel.ok()) return channel.status();
   Session::Options session;
+  session.foreign_owners_are_root = options.foreign_owners_are_root;
   session.attach_points = std::move(options.attach_points);
   session.proc_self_fd = std::move(options.proc_self_fd);
   session.descriptors_max = static_cast<size_t>(limit.rlim_cur) - reserved;
@@ -71,8 +73,13 @@ absl::Status Server::Serve(size_t slot) {
       if (sent.error() == EAGAIN) {
         return absl::InvalidArgumentError("the client does not collect what it opens");
       }
-      // ETOOMANYREFS, ENOMEM: the host's limits.
-      outcome->response = Response{outcome->response.id, sent.error().value(), false, {}};
+      // ETOOMANYREFS, ENOMEM: the host's limits. What else the request did stands.
+      outcome->response.donated = false;
+      if (auto* walk = std::get_if<WalkReply>(&outcome->response.body)) {
+        walk->open_error = sent.error().value();
+      } else if (!std::holds_alternative<ChangeReply>(outcome->response.body)) {
+        outcome->response = Response{outcome->response.id, sent.error().value(), false, {}};
+      }
     }
   }
   const base::Result<size_t> bytes =

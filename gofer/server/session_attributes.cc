@@ -37,6 +37,13 @@ timespec TimeArgument(uint32_t mask, uint32_t set, uint32_t now, const Timestamp
   return {0, UTIME_OMIT};
 }
 
+// security.* and trusted.* mean something to the host: a guest that could set file capabilities would leave
+// privileged programs behind in a volume.
+bool MayWriteXattr(std::string_view name) {
+  return name.starts_with("user.") || name == "system.posix_acl_access" ||
+         name == "system.posix_acl_default";
+}
+
 Result<void> SetMode(int proc_self_fd, int path_fd, uint32_t mode) {
   // fchmod refuses O_PATH descriptors, and fchmodat2 is younger than the hosts we run on.
   char number[16];
@@ -121,7 +128,10 @@ Session::Body Session::Do(const XattrRequest& request, Outcome&) {
   }
   const bool writes =
       request.action == XattrAction::kSet || request.action == XattrAction::kRemove;
-  if (writes) TRY(CheckWritable(*node));
+  if (writes) {
+    TRY(CheckWritable(*node));
+    if (!MayWriteXattr(request.name)) return Errno(EPERM);
+  }
   // The calls on descriptors refuse O_PATH, and other types cannot be opened without side effects; the
   // user.* attributes exist on these two only.
   if (node->type != S_IFREG && node->type != S_IFDIR) {

@@ -28,6 +28,10 @@ Result<void> Check(int returned) {
   return {};
 }
 
+// The change has been made: that its outcome cannot be looked at is no reason to call it failed. The
+// client asks again for what is missing.
+Attributes StatOrNone(int path_fd) { return host::Stat(path_fd).value_or(Attributes{}); }
+
 // Gives a new file its owner. A gofer without the capability keeps it as its own: EPERM is no error.
 // Set-id bits, which a change of owner clears, come back.
 Result<void> SetOwner(int proc_self_fd, int path_fd, const MakeRequest& request) {
@@ -102,7 +106,7 @@ Session::Body Session::Do(const MakeRequest& request, Outcome& outcome) {
     return attributes.error();
   }
   if (request.open) outcome.donated = std::move(file);
-  return ResponseBody(attributes.value());
+  return ResponseBody(ChangeReply{attributes.value(), StatOrNone(dir_fd), {}});
 }
 
 Session::Body Session::Do(const LinkRequest& request, Outcome&) {
@@ -117,7 +121,8 @@ Session::Body Session::Do(const LinkRequest& request, Outcome&) {
   snprintf(number, sizeof(number), "%d", node->path_fd.get());
   TRY(Check(linkat(options_.proc_self_fd.get(), number, dir->path_fd.get(),
                    std::string(request.name).c_str(), AT_SYMLINK_FOLLOW)));
-  return ResponseBody(TRY(host::Stat(node->path_fd.get())));
+  return ResponseBody(
+      ChangeReply{StatOrNone(node->path_fd.get()), StatOrNone(dir->path_fd.get()), {}});
 }
 
 Session::Body Session::Do(const UnlinkRequest& request, Outcome&) {
@@ -129,7 +134,7 @@ Session::Body Session::Do(const UnlinkRequest& request, Outcome&) {
   TRY(CheckWritable(*dir));
   TRY(Check(unlinkat(dir->path_fd.get(), std::string(request.name).c_str(),
                      static_cast<int>(request.flags))));
-  return ResponseBody();
+  return ResponseBody(ChangeReply{{}, StatOrNone(dir->path_fd.get()), {}});
 }
 
 Session::Body Session::Do(const RenameRequest& request, Outcome&) {
@@ -147,7 +152,8 @@ Session::Body Session::Do(const RenameRequest& request, Outcome&) {
   TRY(Check(renameat2(old_dir->path_fd.get(), std::string(request.old_name).c_str(),
                       new_dir->path_fd.get(), std::string(request.new_name).c_str(),
                       request.flags)));
-  return ResponseBody();
+  return ResponseBody(ChangeReply{
+      {}, StatOrNone(old_dir->path_fd.get()), StatOrNone(new_dir->path_fd.get())});
 }
 
 }  // namespace gofer

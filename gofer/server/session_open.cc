@@ -66,11 +66,22 @@ Session::Body Session::Do(const ReadLinkRequest& request, Outcome&) {
 
 Session::Body Session::Do(const FsyncRequest& request, Outcome&) {
   const Node* node = TRY(Find(request.fid));
-  // Nothing else holds data on the host.
+  // Nothing else holds data on the host, or is opened without side effects.
   if (node->type != S_IFREG && node->type != S_IFDIR) return ResponseBody();
   const base::Fd file = TRY(
       host::Reopen(options_.proc_self_fd.get(), node->path_fd.get(), O_RDONLY | O_NONBLOCK));
-  const int failed = request.data_only ? fdatasync(file.get()) : fsync(file.get());
+  int failed = 0;
+  switch (request.scope) {
+    case SyncScope::kFile:
+      failed = fsync(file.get());
+      break;
+    case SyncScope::kData:
+      failed = fdatasync(file.get());
+      break;
+    case SyncScope::kFileSystem:
+      failed = syncfs(file.get());
+      break;
+  }
   if (failed != 0) return base::LastErrno();
   return ResponseBody();
 }

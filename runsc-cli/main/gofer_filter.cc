@@ -57,6 +57,7 @@ void AddFiles(Rows& rows) {
       {SYS_ftruncate, "ftruncate", {}, "truncate in a writable volume"},
       {SYS_fsync, "fsync", {}, "fsync of directories"},
       {SYS_fdatasync, "fdatasync", {}, "fdatasync of directories"},
+      {SYS_syncfs, "syncfs", {}, "sync and syncfs"},
       {SYS_fstatfs, "fstatfs", {}, "statfs"},
       {SYS_fgetxattr, "fgetxattr", {}, "extended attributes"},
       {SYS_fsetxattr, "fsetxattr", {}, "extended attributes in a writable volume"},

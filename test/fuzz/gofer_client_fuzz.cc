@@ -63,7 +63,8 @@ class Pair {
         std::memcpy(answer.data() + kIdOffset, &id, sizeof(id));
       }
       if (donates_ && !gofer::SendDonation(channel_->socket(), id, STDERR_FILENO).ok()) abort();
-      std::memcpy(channel_->ResponseArea(0).data(), answer.data(), answer.size());
+      std::copy(answer.begin(), answer.end(),
+                reinterpret_cast<uint8_t*>(channel_->ResponseArea(0).data()));
       channel_->Respond(0, answer.size());
     }
   }

@@ -56,7 +56,7 @@ const std::vector<std::pair<const char*, std::vector<RequestBody>>> kConversatio
       gofer::UnlinkRequest{1, "d", AT_REMOVEDIR}}},
     {"attributes",
      {gofer::SetAttrRequest{3, gofer::kSetAll, 0600, 0, 0, 100, {1, 2}, {3, 4}},
-      gofer::StatFsRequest{1}, gofer::FsyncRequest{3, true}}},
+      gofer::StatFsRequest{1}, gofer::FsyncRequest{3, gofer::SyncScope::kData}}},
     {"xattr",
      {gofer::XattrRequest{3, gofer::XattrAction::kSet, "user.x", "v", 0},
       gofer::XattrRequest{3, gofer::XattrAction::kGet, "user.x", {}, 0},
@@ -106,7 +106,7 @@ void WriteClientCorpus(const std::filesystem::path& directory) {
       {"readdir", 2, {0, 0, false, entries}},
       {"readlink", 3, {0, 0, false, std::string("target")}},
       {"open", '\x84', {0, 0, true, {}}},
-      {"create", '\x85', {0, 0, true, file}},
+      {"create", '\x85', {0, 0, true, gofer::ChangeReply{file, file, {}}}},
       {"statfs", 6, {0, 0, false, gofer::StatFsReply{}}},
       {"listxattr", 7, {0, 0, false, std::string("user.a\0user.b\0", 14)}},
   };

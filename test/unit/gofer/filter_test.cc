@@ -68,8 +68,9 @@ void UseEverything(gofer::Client& client, const test::TempDir& dir) {
   CHECK(Alive(client.GetXattr(file, "user.x")));
   CHECK(Alive(client.ListXattr(file)));
   CHECK(Alive(client.RemoveXattr(file, "user.x")));
-  CHECK(client.Fsync(file, false).ok());
-  CHECK(client.Fsync(root, true).ok());
+  CHECK(client.Fsync(file, gofer::SyncScope::kFile).ok());
+  CHECK(client.Fsync(file, gofer::SyncScope::kData).ok());
+  CHECK(client.Fsync(root, gofer::SyncScope::kFileSystem).ok());
   for (int i = 0; i < 2000; ++i) test::WriteFile(dir / std::to_string(i), "");
   gofer::ReadDirRequest read{root, 0, 100, true};
   for (bool end = false; !end;) {

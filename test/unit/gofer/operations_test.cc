@@ -181,10 +181,10 @@ TEST_CASE("create makes, owns and donates a file, exclusively", "[gofer][create]
   GoferFixture fixture;
   const Fid fid = fixture.client().NewFid();
   const uint32_t uid = geteuid() == 0 ? 1234 : geteuid();
-  Client::Opened made =
+  Client::Change made =
       fixture.client().Create(fixture.root(), "new", fid, O_RDWR, {06755, uid, getegid()}).value();
-  CHECK(made.attributes.uid == uid);
-  CHECK(made.attributes.mode == (S_IFREG | 06755));
+  CHECK(made.object.uid == uid);
+  CHECK(made.object.mode == (S_IFREG | 06755));
   CHECK(write(made.fd.get(), "abc", 3) == 3);
   CHECK(ReadFile(fixture.dir() / "new") == "abc");
   CHECK(fixture.client().GetAttr(fid).value().size == 3);
@@ -198,20 +198,20 @@ TEST_CASE("directories, nodes and links are made", "[gofer][make]") {
   GoferFixture fixture;
   Client& client = fixture.client();
   const Fid dir = client.NewFid();
-  CHECK(client.Mkdir(fixture.root(), "dir", dir, {0711, 0, 0}).value().mode == (S_IFDIR | 0711));
+  CHECK(client.Mkdir(fixture.root(), "dir", dir, {0711, 0, 0}).value().object.mode == (S_IFDIR | 0711));
   CHECK(client.Mkdir(fixture.root(), "dir", kNoFid, {0711, 0, 0}).error() == EEXIST);
-  CHECK(client.Mknod(dir, "fifo", kNoFid, {S_IFIFO | 0600, 0, 0}).value().mode == (S_IFIFO | 0600));
+  CHECK(client.Mknod(dir, "fifo", kNoFid, {S_IFIFO | 0600, 0, 0}).value().object.mode == (S_IFIFO | 0600));
   CHECK(client.Mknod(dir, "sock", kNoFid, {S_IFSOCK | 0600, 0, 0}).ok());
   CHECK(client.Mknod(dir, "file", kNoFid, {S_IFREG | 0600, 0, 0}).ok());
   CHECK(client.Mknod(dir, "null", kNoFid, {S_IFCHR | 0600, 0, 0}).error() == EPERM);
   CHECK(client.Mknod(dir, "disk", kNoFid, {S_IFBLK | 0600, 0, 0}).error() == EPERM);
   const Fid link = client.NewFid();
   const std::string target(gofer::kLinkBytesMax, 't');
-  CHECK(client.Symlink(dir, "link", link, target, kOwner).value().size == target.size());
+  CHECK(client.Symlink(dir, "link", link, target, kOwner).value().object.size == target.size());
   CHECK(client.ReadLink(link).value() == target);
   CHECK(client.Symlink(dir, "long", kNoFid, target + "t", kOwner).error() == ENAMETOOLONG);
   CHECK(client.ReadLink(dir).error() == EINVAL);
-  CHECK(client.Link(link, fixture.root(), "hard").value().nlink == 2);
+  CHECK(client.Link(link, fixture.root(), "hard").value().object.nlink == 2);
   CHECK(S_ISLNK(HostStat(fixture.dir() / "hard").st_mode));
   CHECK(client.Link(link, fixture.root(), "hard").error() == EEXIST);
   CHECK(client.Link(dir, fixture.root(), "dir2").error() == EPERM);
@@ -237,6 +237,21 @@ TEST_CASE("unlink and rename say what Linux says", "[gofer][rename]") {
   CHECK(client.Unlink(fixture.root(), "dir", AT_REMOVEDIR).ok());
   // The two attach points are the same tree on the host, and different ones to the client.
   CHECK(client.Rename(fixture.root(), "b", fixture.Attach("host"), "c", 0).error() == EXDEV);
+}
+
+TEST_CASE("changes tell what the directories look like afterwards", "[gofer][make]") {
+  GoferFixture fixture;
+  Client& client = fixture.client();
+  const Fid dir = client.NewFid();
+  const Client::Change made = client.Mkdir(fixture.root(), "dir", dir, {0755, 0, 0}).value();
+  CHECK(made.dir == client.GetAttr(fixture.root()).value());
+  CHECK(made.dir.nlink == 3);
+  const Client::Change created = client.Create(dir, "file", kNoFid, O_RDWR, kOwner).value();
+  CHECK(created.dir == client.GetAttr(dir).value());
+  const Client::Change moved = client.Rename(dir, "file", fixture.root(), "file", 0).value();
+  CHECK(moved.dir == client.GetAttr(dir).value());
+  CHECK(moved.new_dir == client.GetAttr(fixture.root()).value());
+  CHECK(client.Unlink(fixture.root(), "dir", AT_REMOVEDIR).value().dir.nlink == 2);
 }
 
 TEST_CASE("setattr changes each attribute", "[gofer][setattr]") {
@@ -385,6 +400,8 @@ TEST_CASE("extended attributes are set, read, listed and removed", "[gofer][xatt
   CHECK(client.SetXattr(fid, "user.two", "x", XATTR_REPLACE).error() == ENODATA);
   CHECK(client.ListXattr(fid).value().find(std::string("user.one\0", 9)) != std::string::npos);
   CHECK(client.RemoveXattr(fid, "user.one").ok());
+  CHECK(client.SetXattr(fid, "security.capability", "x", 0).error() == EPERM);
+  CHECK(client.SetXattr(fid, "trusted.overlay.opaque", "y", 0).error() == EPERM);
   CHECK(client.GetXattr(fid, "user.one").error() == ENODATA);
   CHECK(client.SetXattr(fid, "user.big", std::string(gofer::kXattrValueBytesMax + 1, 'x'), 0)
             .error() == E2BIG);
@@ -411,8 +428,8 @@ TEST_CASE("the largest extended attribute fits into a message", "[gofer][xattr][
 TEST_CASE("fsync takes files and directories", "[gofer]") {
   GoferFixture fixture;
   WriteFile(fixture.dir() / "file", "x");
-  CHECK(fixture.client().Fsync(fixture.Fid("file"), true).ok());
-  CHECK(fixture.client().Fsync(fixture.root(), false).ok());
+  CHECK(fixture.client().Fsync(fixture.Fid("file"), gofer::SyncScope::kData).ok());
+  CHECK(fixture.client().Fsync(fixture.root(), gofer::SyncScope::kFileSystem).ok());
 }
 
 TEST_CASE("connect reaches a socket of the tree, where allowed", "[gofer][connect]") {

@@ -90,7 +90,7 @@ TEST_CASE("each kind of request survives the wire", "[gofer][wire]") {
       gofer::ReadDirRequest{1, 2, 3, true},
       gofer::StatFsRequest{1},
       gofer::XattrRequest{1, gofer::XattrAction::kRemove, "user.x", "v", 0},
-      gofer::FsyncRequest{1, true},
+      gofer::FsyncRequest{1, gofer::SyncScope::kFileSystem},
       gofer::ConnectRequest{1, 1},
       gofer::ClunkRequest{{1, 2, 3}}};
   REQUIRE(bodies.size() == std::variant_size_v<gofer::RequestBody>);
