@@ -8,6 +8,8 @@
 #include "syscalls/handlers/eventfd.h"
 #include "syscalls/handlers/futex.h"
 #include "syscalls/handlers/info.h"
+#include "syscalls/handlers/inotify.h"
+#include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/pipe.h"
 #include "syscalls/handlers/poll.h"
 #include "syscalls/handlers/prctl.h"
@@ -16,6 +18,7 @@
 #include "syscalls/handlers/sched.h"
 #include "syscalls/handlers/signal.h"
 #include "syscalls/handlers/signalfd.h"
+#include "syscalls/handlers/socket.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/time.h"
 #include "syscalls/handlers/timerfd.h"
@@ -54,6 +57,21 @@ constexpr Table kTable = MakeTable({
     Full<&Alarm>(37, "alarm"),
     Full<&Setitimer>(38, "setitimer"),
     Full<&GetPid>(39, "getpid"),
+    Full<&SocketCall>(41, "socket"),
+    Full<&Connect>(42, "connect"),
+    Full<&Accept>(43, "accept"),
+    Full<&Sendto>(44, "sendto"),
+    Full<&Recvfrom>(45, "recvfrom"),
+    Full<&Sendmsg>(46, "sendmsg"),
+    Full<&Recvmsg>(47, "recvmsg"),
+    Full<&Shutdown>(48, "shutdown"),
+    Full<&BindCall>(49, "bind"),
+    Full<&Listen>(50, "listen"),
+    Full<&Getsockname>(51, "getsockname"),
+    Full<&Getpeername>(52, "getpeername"),
+    Full<&Socketpair>(53, "socketpair"),
+    Full<&Setsockopt>(54, "setsockopt"),
+    Full<&Getsockopt>(55, "getsockopt"),
     Partial<&Clone>(56, "clone", "No namespaces."),
     Full<&Fork>(57, "fork"),
     Full<&Vfork>(58, "vfork"),
@@ -140,6 +158,9 @@ constexpr Table kTable = MakeTable({
     Full<&WaitId>(247, "waitid"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
+    Full<&InotifyInit>(253, "inotify_init"),
+    Full<&InotifyAddWatch>(254, "inotify_add_watch"),
+    Full<&InotifyRmWatch>(255, "inotify_rm_watch"),
     Full<&Pselect6>(270, "pselect6"),
     Full<&Ppoll>(271, "ppoll"),
     Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
@@ -154,18 +175,23 @@ constexpr Table kTable = MakeTable({
     Full<&Eventfd>(284, "eventfd"),
     Full<&TimerfdSettime>(286, "timerfd_settime"),
     Full<&TimerfdGettime>(287, "timerfd_gettime"),
+    Full<&Accept4>(288, "accept4"),
     Full<&Signalfd4>(289, "signalfd4"),
     Full<&Eventfd2>(290, "eventfd2"),
     Full<&EpollCreate1>(291, "epoll_create1"),
     Full<&Pipe2>(293, "pipe2"),
+    Full<&InotifyInit1>(294, "inotify_init1"),
     Full<&RtTgsigqueueinfo>(297, "rt_tgsigqueueinfo"),
+    Full<&Recvmmsg>(299, "recvmmsg"),
     Full<&Prlimit64>(302, "prlimit64"),
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
+    Full<&Sendmmsg>(307, "sendmmsg"),
     Refused(308, "setns", EPERM, "There are no other namespaces."),
     Full<&GetCpu>(309, "getcpu"),
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&GetRandom>(318, "getrandom"),
+    Partial<&MemfdCreate>(319, "memfd_create", "MFD_HUGETLB is refused: there are no huge pages to set aside."),
     Full<&Execveat>(322, "execveat"),
     Refused(334, "rseq", ENOSYS, "libc does without it."),
     Full<&PidfdSendSignal>(424, "pidfd_send_signal"),

@@ -12,13 +12,15 @@
 
 #include "platform/base/result.h"
 #include "platform/platform.h"
+#include "platform/stub/cpu_pair.h"
 #include "platform/stub/process.h"
 
 namespace platform {
 
 class PtraceContext final : public Context {
  public:
-  PtraceContext();
+  // `cpus` must outlive the context.
+  explicit PtraceContext(CpuSet& cpus);
   ~PtraceContext() override;
 
   base::Result<void> Prepare(AddressSpace& address_space) override;
@@ -42,6 +44,8 @@ class PtraceContext final : public Context {
   // Resumes by `request` with `signal` and waits for the next stop; false if the thread is dead.
   bool Resume(int request, int signal, int& status);
   bool Wait(int& status);
+  // Keeps our thread and the tracee on one CPU for most of the time.
+  void Pair();
   // What a stop means. kDead also for errors; nothing for stops that are of no interest.
   enum class Verdict { kEvent, kIgnore, kDead };
   Verdict ReadStop(int status, Registers& registers, Event& event);
@@ -52,6 +56,8 @@ class PtraceContext final : public Context {
   std::shared_ptr<StubProcess> process_;
   StubThread* thread_ = nullptr;  // Of process_.
   bool seized_ = false;
+  CpuPair pair_;
+  uint32_t trips_ = 0;  // Since the pair was last joined or parted.
   FpuState fpu_;
   bool fpu_in_thread_ = false;
 

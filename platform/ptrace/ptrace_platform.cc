@@ -20,7 +20,6 @@ constexpr uint64_t kMemorySpinNs = 10'000;
 absl::StatusOr<std::unique_ptr<PtracePlatform>> PtracePlatform::Create() {
   absl::StatusOr<std::unique_ptr<StubHost>> host =
       StubHost::Create({.thread_mode = 0,
-                        .signal_stack_flags = 0,
                         .traced = true,
                         .sentry_spins = SpinsFor(kSentrySpinNs),
                         .memory_spins = SpinsFor(kMemorySpinNs)});
@@ -29,7 +28,7 @@ absl::StatusOr<std::unique_ptr<PtracePlatform>> PtracePlatform::Create() {
   // Whether we may trace at all (Yama, a container's filter) shows when we try.
   Result<std::unique_ptr<AddressSpace>> probe = platform->NewAddressSpace();
   if (!probe.ok()) return absl::ErrnoToStatus(probe.error().value(), "ptrace: stub process");
-  PtraceContext context;
+  PtraceContext context(platform->host_->cpus());
   Result<void> attached = context.Attach(*probe.value());
   if (!attached.ok()) {
     return absl::ErrnoToStatus(attached.error().value(), "ptrace: cannot trace a stub thread");
@@ -44,7 +43,7 @@ Result<std::unique_ptr<AddressSpace>> PtracePlatform::NewAddressSpace() {
 }
 
 Result<std::unique_ptr<Context>> PtracePlatform::NewContext() {
-  return std::unique_ptr<Context>(std::make_unique<PtraceContext>());
+  return std::unique_ptr<Context>(std::make_unique<PtraceContext>(host_->cpus()));
 }
 
 uint64_t PtracePlatform::user_address_min() const { return kStubUserAddressMin; }

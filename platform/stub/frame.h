@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "platform/platform.h"
+#include "platform/stub/layout.h"
 
 namespace platform {
 
@@ -41,7 +42,21 @@ struct SignalFrame {
     std::array<uint64_t, 12> rest;
   } info;
 };
-static_assert(offsetof(SignalFrame, info) == 312 && sizeof(SignalFrame) == 440);
+static_assert(sizeof(SignalFrame) == 440);
+static_assert(offsetof(SignalFrame, registers.r8) == FRAME_R8);
+static_assert(offsetof(SignalFrame, registers.r15) == FRAME_R15);
+static_assert(offsetof(SignalFrame, registers.rdi) == FRAME_RDI);
+static_assert(offsetof(SignalFrame, registers.rsi) == FRAME_RSI);
+static_assert(offsetof(SignalFrame, registers.rbp) == FRAME_RBP);
+static_assert(offsetof(SignalFrame, registers.rbx) == FRAME_RBX);
+static_assert(offsetof(SignalFrame, registers.rdx) == FRAME_RDX);
+static_assert(offsetof(SignalFrame, registers.rax) == FRAME_RAX);
+static_assert(offsetof(SignalFrame, registers.rcx) == FRAME_RCX);
+static_assert(offsetof(SignalFrame, registers.rsp) == FRAME_RSP);
+static_assert(offsetof(SignalFrame, registers.rip) == FRAME_RIP);
+static_assert(offsetof(SignalFrame, registers.eflags) == FRAME_EFLAGS);
+static_assert(offsetof(SignalFrame, registers.fpstate) == FRAME_FPSTATE);
+static_assert(offsetof(SignalFrame, info.signal) == FRAME_SIGNAL);
 
 // The bits of eflags that guest code may set; the rest is what user mode always runs with.
 constexpr uint64_t UserFlags(uint64_t eflags) {

@@ -17,6 +17,7 @@
 #include "platform/base/fd.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
+#include "platform/stub/cpu_pair.h"
 #include "platform/stub/process.h"
 #include "platform/stub/spawner.h"
 
@@ -34,6 +35,7 @@ class StubHost {
   base::Result<std::shared_ptr<StubProcess>> NewProcess() ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the process. When it returns, its threads touch no memory any more.
   void EndProcess(StubProcess& process) ABSL_LOCKS_EXCLUDED(mu_);
+  CpuSet& cpus() { return cpus_; }
 
  private:
   StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control,
@@ -47,6 +49,7 @@ class StubHost {
   void NoteDeath(int pidfd) ABSL_LOCKS_EXCLUDED(mu_);
 
   const StubOptions options_;
+  CpuSet cpus_;
   const std::unique_ptr<MemoryPool> control_;  // Command pages and contexts; no guest memory.
   const std::unique_ptr<Spawner> spawner_;
   const base::Fd epoll_;  // One pidfd per process, and kick_.

@@ -72,6 +72,30 @@
 #define STATE_SENTRY 1
 #define STATE_STARTING 2
 
+/* Of the kernel's signal frame; see frame.h. */
+#define FRAME_R8 48
+#define FRAME_R9 56
+#define FRAME_R10 64
+#define FRAME_R11 72
+#define FRAME_R12 80
+#define FRAME_R13 88
+#define FRAME_R14 96
+#define FRAME_R15 104
+#define FRAME_RDI 112
+#define FRAME_RSI 120
+#define FRAME_RBP 128
+#define FRAME_RBX 136
+#define FRAME_RDX 144
+#define FRAME_RAX 152
+#define FRAME_RCX 160
+#define FRAME_RSP 168
+#define FRAME_RIP 176
+#define FRAME_EFLAGS 184
+#define FRAME_FPSTATE 232
+#define FRAME_SIGNAL 312
+
+#define INTERRUPT_SIGNAL 10 /* SIGUSR1. Nothing else in a stub uses it. */
+
 /* Bits of the mode that a thread is created with (sixth argument of clone, which clone ignores). */
 #define THREAD_TRAPS 1    /* Announce readiness by a trap, so that the kernel builds a signal frame. */
 #define THREAD_DISPATCH 2 /* Use syscall user dispatch too. */

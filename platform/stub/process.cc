@@ -167,7 +167,7 @@ Result<void> StubProcess::StartThreadLocked(StubThread& thread) {
   context.state = STATE_STARTING;
   context.sentry_sleeps = 1;
   page_.stack = {.sp = thread.stub_address + CONTEXT_STACK,
-                 .flags = options_.signal_stack_flags,
+                 .flags = 0,
                  .pad = 0,
                  .size = CONTEXT_BYTES - CONTEXT_STACK};
   const CommandEntry entries[] = {

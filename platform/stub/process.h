@@ -27,7 +27,6 @@ namespace platform {
 // What all processes of a platform have in common.
 struct StubOptions {
   uint64_t thread_mode = 0;        // THREAD_* bits.
-  uint32_t signal_stack_flags = 0; // sigaltstack(2)
   bool traced = false;             // Guest threads are ptraced by the sentry.
   uint32_t sentry_spins = 0;       // Before the sentry sleeps until a command is done.
   uint32_t memory_spins = 0;       // Before a memory thread sleeps until the next command.

@@ -64,8 +64,11 @@ bool SetSignals(const StubEntries& entries) {
     if (syscall(SYS_rt_sigaction, signal, &action, nullptr, 8) != 0) return false;
   }
   for (int signal : kHandledSignals) {
-    const KernelSigaction action{entries.handler, SA_SIGINFO | SA_ONSTACK | kSaRestorer,
-                                 entries.restorer, ~uint64_t{0}};
+    // See ravelin_stub_handler for why only the interrupt is blocked, and only in its own handler.
+    const uint64_t nodefer = signal == kInterruptSignal ? 0 : SA_NODEFER;
+    const KernelSigaction action{entries.handler,
+                                 SA_SIGINFO | SA_ONSTACK | kSaRestorer | nodefer,
+                                 entries.restorer, 0};
     if (syscall(SYS_rt_sigaction, signal, &action, nullptr, 8) != 0) return false;
   }
   return true;

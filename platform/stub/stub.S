@@ -294,13 +294,25 @@ ravelin_stub_park:
   syscall
   jmp 1b
 
-// The handler of every signal that a guest thread can get. All signals are blocked, the stack is the one
-// in the thread's context (disarmed by the kernel while we are here, so it is always entered at its top).
+// The handler of every signal that a guest thread can get, on the signal stack in the thread's context.
+//
+// The common way back is not rt_sigreturn but XRSTOR and IRETQ, at half the price. So that there is no
+// signal mask to restore, no signal is blocked here but the interrupt in its own handler; and the
+// interrupt may arrive anywhere in this code:
+//   before the event is published: dropped; the sentry remembers that it interrupted and sees the event;
+//   while the sentry has the turn: dropped; the sentry looks again when it has given the turn away;
+//   while we have the turn: the guest's frame becomes the interrupt's.
   .globl ravelin_stub_handler
   .hidden ravelin_stub_handler
 ravelin_stub_handler:
   movq %rsp, %rbx
   andq $-CONTEXT_BYTES, %rbx
+  movq FRAME_RIP(%rsp), %rax
+  movabsq $STUB_TEXT, %rcx
+  subq %rcx, %rax
+  cmpq $STUB_TEXT_BYTES, %rax
+  jb handler_in_stub
+handler_publish:
   rdfsbase %rax
   movq %rax, CONTEXT_FS_BASE(%rbx)
   rdgsbase %rax
@@ -308,6 +320,7 @@ ravelin_stub_handler:
   movq %rsp, CONTEXT_FRAME(%rbx)
   movl $STATE_SENTRY, %eax
   xchgl %eax, CONTEXT_STATE(%rbx)
+handler_published:
   cmpl $0, CONTEXT_SENTRY_SLEEPS(%rbx)
   je handler_wait
   leaq CONTEXT_STATE(%rbx), %rdi
@@ -339,16 +352,17 @@ handler_wait:
 4:
   movl CONTEXT_STATE(%rbx), %edx
   cmpl $STATE_GUEST, %edx
-  je handler_resume
+  je 5f
   leaq CONTEXT_STATE(%rbx), %rdi
   movl $FUTEX_WAIT, %esi
   xorl %r10d, %r10d
   movl $SYS_futex, %eax
   syscall
   jmp 4b
+5:
+  movl $0, CONTEXT_STUB_SLEEPS(%rbx)
 
 handler_resume:
-  movl $0, CONTEXT_STUB_SLEEPS(%rbx)
   cmpl $0, CONTEXT_SET_BASES(%rbx)
   je 1f
   movq CONTEXT_FS_BASE(%rbx), %rax
@@ -356,12 +370,73 @@ handler_resume:
   movq CONTEXT_GS_BASE(%rbx), %rax
   wrgsbase %rax
 1:
+  cmpl $INTERRUPT_SIGNAL, FRAME_SIGNAL(%rsp)
+  je handler_sigreturn
+  movq FRAME_FPSTATE(%rsp), %rcx
+  movl $-1, %eax
+  movl $-1, %edx
+  xrstor64 (%rcx)
+  pushq $0x202  // NT, which the guest may have set, would make IRETQ fault.
+  popfq
+  // What IRETQ takes, in the red zone, which a nested signal leaves alone.
+  movq FRAME_RIP(%rsp), %rax
+  movq %rax, -40(%rsp)
+  movq $0x33, -32(%rsp)
+  movq FRAME_EFLAGS(%rsp), %rax
+  movq %rax, -24(%rsp)
+  movq FRAME_RSP(%rsp), %rax
+  movq %rax, -16(%rsp)
+  movq $0x2b, -8(%rsp)
+  movq FRAME_R8(%rsp), %r8
+  movq FRAME_R9(%rsp), %r9
+  movq FRAME_R10(%rsp), %r10
+  movq FRAME_R11(%rsp), %r11
+  movq FRAME_R12(%rsp), %r12
+  movq FRAME_R13(%rsp), %r13
+  movq FRAME_R14(%rsp), %r14
+  movq FRAME_R15(%rsp), %r15
+  movq FRAME_RDI(%rsp), %rdi
+  movq FRAME_RSI(%rsp), %rsi
+  movq FRAME_RBP(%rsp), %rbp
+  movq FRAME_RBX(%rsp), %rbx
+  movq FRAME_RDX(%rsp), %rdx
+  movq FRAME_RAX(%rsp), %rax
+  movq FRAME_RCX(%rsp), %rcx
+  leaq -40(%rsp), %rsp
+  iretq
+
+handler_sigreturn:
   addq $8, %rsp  // The kernel expects the return address to be popped.
   .globl ravelin_stub_restorer
   .hidden ravelin_stub_restorer
 ravelin_stub_restorer:
   movl $SYS_rt_sigreturn, %eax
   syscall
+handler_end:
+
+// A signal while the thread was in the stub's text. edi is the signal, rsp its frame, rbx the context.
+handler_in_stub:
+  // Not an interrupt: a new thread's first trap, or a guest that jumped here and gets what it deserves.
+  cmpl $INTERRUPT_SIGNAL, %edi
+  jne handler_publish
+  // Not on our stack: a guest that jumped here too.
+  movq FRAME_RSP(%rsp), %rax
+  andq $-CONTEXT_BYTES, %rax
+  cmpq %rbx, %rax
+  jne handler_publish
+  movq FRAME_RIP(%rsp), %rax
+  leaq handler_published(%rip), %rcx
+  cmpq %rcx, %rax
+  jb handler_sigreturn
+  leaq handler_end(%rip), %rcx
+  cmpq %rcx, %rax
+  jae handler_sigreturn
+  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  jne handler_sigreturn
+  // Forget this frame. The guest's is as it was; going back by rt_sigreturn unblocks the signal.
+  movq CONTEXT_FRAME(%rbx), %rsp
+  movl $INTERRUPT_SIGNAL, FRAME_SIGNAL(%rsp)
+  jmp handler_publish
 
 die:
   movl $1, %edi

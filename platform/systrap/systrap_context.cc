@@ -23,9 +23,12 @@ using base::Result;
 
 constexpr uint64_t kUcFpXstate = 1;
 constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
-// A guest thread that does not answer an interrupt for two to three of these has broken its stub (by
+// A guest thread that does not answer an interrupt for one to two of these has broken its stub (by
 // writing to its context); the process is killed then. Long, since an overloaded host looks the same.
 constexpr time_t kPatienceSeconds = 10;
+
+// The words of SignalRegisters up to the segment selectors.
+constexpr size_t kWrittenWords = offsetof(SignalRegisters, error_code) / sizeof(uint64_t);
 
 // WRFSBASE faults on anything else, and the stub cannot take a fault.
 bool IsCanonical(uint64_t address) {
@@ -33,11 +36,18 @@ bool IsCanonical(uint64_t address) {
   return bits == 0 || bits == -1;
 }
 
+uint64_t NowNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 uint64_t CanonicalOrNull(uint64_t address) { return IsCanonical(address) ? address : 0; }
 
 }  // namespace
 
-SystrapContext::SystrapContext(HandoverPolicy& policy) : policy_(policy), fpu_(InitialFpu()) {}
+SystrapContext::SystrapContext(CpuSet& cpus, uint32_t spins)
+    : handover_(cpus, spins), fpu_(InitialFpu()) {}
 
 SystrapContext::~SystrapContext() { Unbind(); }
 
@@ -63,10 +73,12 @@ Result<void> SystrapContext::Bind(const std::shared_ptr<StubProcess>& process) {
   process_ = process;
   thread_ = thread;
   bases_known_ = false;
+  frame_registers_ = CopyShared<SignalFrame>(thread->region + thread->frame_offset).registers;
   return {};
 }
 
 void SystrapContext::Unbind() {
+  handover_.Reset();
   if (thread_ != nullptr) process_->ReleaseThread(thread_);
   thread_ = nullptr;
   process_.reset();
@@ -127,6 +139,10 @@ void SystrapContext::ResetFpu() {
 
 void SystrapContext::Interrupt() {
   interrupted_.store(true);
+  SignalGuest();
+}
+
+void SystrapContext::SignalGuest() {
   const uint64_t target = running_.load();
   if (target == 0) return;  // The next Switch looks at the flag after it has set running_.
   syscall(SYS_tgkill, target >> 32, target & 0xffffffff, kInterruptSignal);
@@ -162,9 +178,17 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& registers) 
 }
 
 void SystrapContext::WriteRegisters(const Registers& registers) {
-  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself.
+  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself. Only
+  // what changed, since each line of the cache has to travel to the other CPU and back.
+  SignalRegisters next = frame_registers_;
+  FromRegisters(registers, next);
   auto* frame = reinterpret_cast<SignalFrame*>(thread_->region + thread_->frame_offset);
-  FromRegisters(registers, frame->registers);
+  auto* target = reinterpret_cast<uint64_t*>(&frame->registers);
+  const auto* from = reinterpret_cast<const uint64_t*>(&next);
+  const auto* before = reinterpret_cast<const uint64_t*>(&frame_registers_);
+  for (size_t i = 0; i < kWrittenWords; i++) {
+    if (from[i] != before[i]) target[i] = from[i];
+  }
   const uint64_t fs_base = CanonicalOrNull(registers.fs_base);
   const uint64_t gs_base = CanonicalOrNull(registers.gs_base);
   const bool set = !bases_known_ || fs_base != fs_base_ || gs_base != gs_base_;
@@ -178,49 +202,69 @@ void SystrapContext::WriteRegisters(const Registers& registers) {
 
 bool SystrapContext::RunGuest() {
   ThreadContext& context = thread_->context;
-  const HandoverPolicy::Patience patience = policy_.Enter();
+  const Handover::Patience patience = handover_.Enter(thread_->tid);
   context.spins.store(patience.spins, std::memory_order_relaxed);
   context.yields.store(patience.yields, std::memory_order_relaxed);
   context.sentry_sleeps.store(0, std::memory_order_relaxed);
   context.state.store(STATE_GUEST);
+  // The stub drops an interrupt that comes before the turn is its.
+  if (interrupted_.load()) SignalGuest();
   if (context.stub_sleeps.load() != 0) FutexWake(context.state);
   // After the store to the state, as in StubProcess::RunLocked.
   const bool alive = !process_->dead() && AwaitGuest(patience);
-  policy_.Leave();
   context.set_bases.store(0, std::memory_order_relaxed);
   return alive;
 }
 
-bool SystrapContext::AwaitGuest(HandoverPolicy::Patience patience) {
+bool SystrapContext::AwaitGuest(Handover::Patience patience) {
   std::atomic<uint32_t>& state = thread_->context.state;
   for (uint32_t spin = 0; spin < patience.spins; spin++) {
-    if (state.load() != STATE_GUEST) return !process_->dead();
+    if (state.load() != STATE_GUEST) {
+      handover_.Spun();
+      return !process_->dead();
+    }
     Pause();
   }
   for (uint32_t yield = 0; yield < patience.yields; yield++) {
-    if (state.load() != STATE_GUEST) return !process_->dead();
+    if (state.load() != STATE_GUEST) {
+      handover_.Slept(0);  // The guest got its turn only when we stopped spinning.
+      return !process_->dead();
+    }
     syscall(SYS_sched_yield);
   }
+  return SleepUntilEvent();
+}
+
+bool SystrapContext::SleepUntilEvent() {
+  std::atomic<uint32_t>& state = thread_->context.state;
   thread_->context.sentry_sleeps.store(1);
-  timespec start{};
-  bool warned = false;
+  const uint64_t start = NowNs();
+  uint64_t interrupt_seen = 0;  // In ns since `start`, 0: no interrupt is due.
+  timespec timeout{0, Handover::kLongNs};
   while (state.load() == STATE_GUEST) {
-    const timespec timeout{kPatienceSeconds, 0};
     FutexWait(state, STATE_GUEST, &timeout);
-    if (!interrupted_.load()) continue;
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (!std::exchange(warned, true)) start = now;
-    if (now.tv_sec - start.tv_sec < 2 * kPatienceSeconds || state.load() != STATE_GUEST) continue;
+    if (state.load() != STATE_GUEST) break;
+    const uint64_t slept = NowNs() - start;
+    if (slept < Handover::kLongNs) continue;
+    handover_.Long();
+    timeout = {kPatienceSeconds, 0};
+    if (!interrupted_.load()) {
+      interrupt_seen = 0;
+      continue;
+    }
+    if (interrupt_seen == 0) interrupt_seen = slept;
+    if (slept - interrupt_seen < kPatienceSeconds * uint64_t{1'000'000'000}) continue;
     LOG_WARNING("systrap: a guest thread does not answer; killing stub process %d", process_->pid());
     process_->Kill();
   }
+  handover_.Slept(NowNs() - start);
   return !process_->dead();
 }
 
 bool SystrapContext::ReadEvent(Registers& registers, Event& event) {
   const auto frame = CopyShared<SignalFrame>(thread_->region + thread_->frame_offset);
   // First, since a guest that goes on goes on from here.
+  frame_registers_ = frame.registers;
   ToRegisters(frame.registers, registers);
   registers.fs_base = fs_base_ = CanonicalOrNull(thread_->context.fs_base.load());
   registers.gs_base = gs_base_ = CanonicalOrNull(thread_->context.gs_base.load());

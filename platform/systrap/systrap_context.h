@@ -4,8 +4,8 @@
 //
 // While it is not bound, its extended state is in `fpu_`; while it is bound to a stub thread and nobody
 // set another one, in that thread's signal frame. The position of the frame is learnt once, when the
-// stub thread is new: with SS_AUTODISARM the kernel always starts at the stack's top, so it never moves,
-// and what guest code writes into the context cannot send us elsewhere.
+// stub thread is new: the kernel starts at the signal stack's top, so it never moves (unless guest code
+// puts its stack pointer there, and fools itself), and what guest code writes cannot send us elsewhere.
 
 #include <atomic>
 #include <cstdint>
@@ -15,13 +15,14 @@
 #include "platform/platform.h"
 #include "platform/stub/frame.h"
 #include "platform/stub/process.h"
-#include "platform/systrap/handover_policy.h"
+#include "platform/systrap/handover.h"
 
 namespace platform {
 
 class SystrapContext final : public Context {
  public:
-  explicit SystrapContext(HandoverPolicy& policy);
+  // `cpus` must outlive the context; `spins`: see Handover.
+  SystrapContext(CpuSet& cpus, uint32_t spins);
   ~SystrapContext() override;
 
   base::Result<void> Prepare(AddressSpace& address_space) override;
@@ -38,16 +39,19 @@ class SystrapContext final : public Context {
   base::Result<void> LearnFrame(StubThread& thread);
   void LoadFpu(StubThread& thread);
   void WriteRegisters(const Registers& registers);
+  void SignalGuest();
   // Lets the guest run and waits until it stopped. False if the process is dead.
   bool RunGuest();
   // Waits for the guest's event. False if the process is dead or had to be killed.
-  bool AwaitGuest(HandoverPolicy::Patience patience);
+  bool AwaitGuest(Handover::Patience patience);
+  bool SleepUntilEvent();
   // What the frame says. False for an interrupt that nobody asked for any more.
   bool ReadEvent(Registers& registers, Event& event);
 
-  HandoverPolicy& policy_;
+  Handover handover_;
   std::shared_ptr<StubProcess> process_;
   StubThread* thread_ = nullptr;  // Of process_.
+  SignalRegisters frame_registers_{};  // What the frame held when we last looked.
   FpuState fpu_;
   bool fpu_in_frame_ = false;
   uint64_t fs_base_ = 0;  // As the stub thread has them.

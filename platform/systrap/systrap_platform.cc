@@ -16,9 +16,9 @@ namespace {
 using base::Result;
 
 constexpr unsigned long kHwcap2Fsgsbase = 2;
-constexpr uint32_t kSsAutodisarm = 1u << 31;
 constexpr uint64_t kSentrySpinNs = 30'000;
 constexpr uint64_t kMemorySpinNs = 10'000;
+constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
 
@@ -29,11 +29,10 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
   }
   absl::StatusOr<std::unique_ptr<StubHost>> host =
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH,
-                        .signal_stack_flags = kSsAutodisarm,
                         .sentry_spins = SpinsFor(kSentrySpinNs),
                         .memory_spins = SpinsFor(kMemorySpinNs)});
   if (!host.ok()) return host.status();
-  return std::unique_ptr<SystrapPlatform>(new SystrapPlatform(*std::move(host)));
+  return std::unique_ptr<SystrapPlatform>(new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
 }
 
 Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
@@ -43,7 +42,7 @@ Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
 }
 
 Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
-  return std::unique_ptr<Context>(std::make_unique<SystrapContext>(policy_));
+  return std::unique_ptr<Context>(std::make_unique<SystrapContext>(host_->cpus(), handover_spins_));
 }
 
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }

@@ -14,7 +14,6 @@
 #include "platform/base/result.h"
 #include "platform/platform.h"
 #include "platform/stub/host.h"
-#include "platform/systrap/handover_policy.h"
 
 namespace platform {
 
@@ -30,10 +29,11 @@ class SystrapPlatform final : public Platform {
   uint64_t user_address_max() const override;
 
  private:
-  explicit SystrapPlatform(std::unique_ptr<StubHost> host) : host_(std::move(host)) {}
+  SystrapPlatform(std::unique_ptr<StubHost> host, uint32_t handover_spins)
+      : host_(std::move(host)), handover_spins_(handover_spins) {}
 
   const std::unique_ptr<StubHost> host_;
-  HandoverPolicy policy_;
+  const uint32_t handover_spins_;
 };
 
 }  // namespace platform

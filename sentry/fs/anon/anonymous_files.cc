@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "sentry/fs/pipe/pipe.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file_system.h"
@@ -98,6 +99,12 @@ Path AnonymousFiles::MakePipePath(std::shared_ptr<Pipe> pipe, const Credentials&
     attachments.fifo = std::move(pipe);
   }
   return vfs_.AnonymousPath(pipe_file_system_, std::move(inode), "pipe:[" + std::to_string(attributes.inode) + "]");
+}
+
+std::shared_ptr<Tmpfs> AnonymousFiles::SharedMemory(platform::MemoryPool& pool) {
+  const absl::MutexLock lock(&mu_);
+  if (shared_memory_ == nullptr) shared_memory_ = Tmpfs::Create(pool, clock_, TmpfsOptions{});
+  return shared_memory_;
 }
 
 Result<void> AnonymousFiles::AddInotifyInstance(uint32_t uid) {

@@ -9,6 +9,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "platform/base/result.h"
+#include "platform/memory/memory_pool.h"
 #include "sentry/kernel/credentials.h"
 #include "sentry/time/clock.h"
 #include "sentry/vfs/attributes.h"
@@ -19,6 +20,7 @@
 namespace sentry {
 
 class Pipe;
+class Tmpfs;
 class Vfs;
 
 // One per kernel. Thread-safe.
@@ -36,6 +38,9 @@ class AnonymousFiles {
   Path MakePipePath(std::shared_ptr<Pipe> pipe, const Credentials& owner);
   // Of all files of the kinds eventfd, epoll, ...
   const Attributes& anonymous_attributes() const { return anonymous_attributes_; }
+
+  // The hidden tmpfs instance behind memfd_create(2) and shmget(2), made by the first use. `pool` outlives it.
+  std::shared_ptr<Tmpfs> SharedMemory(platform::MemoryPool& pool) ABSL_LOCKS_EXCLUDED(mu_);
 
   // inotify(7)'s limits per user. EMFILE; ENOSPC.
   base::Result<void> AddInotifyInstance(uint32_t uid) ABSL_LOCKS_EXCLUDED(mu_);
@@ -63,6 +68,7 @@ class AnonymousFiles {
   std::atomic<int64_t> epoll_watches_{0};
   absl::Mutex epoll_nesting_mu_;
   absl::Mutex mu_;
+  std::shared_ptr<Tmpfs> shared_memory_ ABSL_GUARDED_BY(mu_);
   std::map<uint32_t, InotifyUse> inotify_use_ ABSL_GUARDED_BY(mu_);
 };
 

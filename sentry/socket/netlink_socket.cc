@@ -1,0 +1,371 @@
+// AF_NETLINK, route family only (rtnetlink(7)): libc's getaddrinfo and getifaddrs, Go and Java ask it which interfaces and
+// addresses exist. The truth is short: lo, 127.0.0.1/8, ::1/128 and their local routes. Changes are refused, multicast
+// groups can be joined and never speak, other netlink families do not exist (EPROTONOSUPPORT).
+
+#include <linux/capability.h>
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/if_arp.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/thread_group.h"
+#include "sentry/mm/io_buffer.h"
+#include "sentry/socket/channel.h"
+#include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/network_namespace.h"
+#include "sentry/socket/socket.h"
+
+namespace sentry {
+namespace {
+
+using base::Errno;
+using base::Result;
+
+constexpr size_t kRequestBytesMax = 65536;
+constexpr std::array<uint8_t, 4> kLoopbackV4 = {127, 0, 0, 1};
+constexpr std::array<uint8_t, 16> kLoopbackV6 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+
+// Builds netlink messages one after another.
+class MessageWriter {
+ public:
+  MessageWriter(uint32_t sequence, uint32_t port) : sequence_(sequence), port_(port) {}
+
+  template <typename Body>
+  void Begin(uint16_t type, uint16_t flags, const Body& body) {
+    start_ = bytes_.size();
+    nlmsghdr header = {};
+    header.nlmsg_type = type;
+    header.nlmsg_flags = flags;
+    header.nlmsg_seq = sequence_;
+    header.nlmsg_pid = port_;
+    Append(&header, sizeof(header));
+    Append(&body, sizeof(body));
+    Pad();
+  }
+
+  void Attribute(uint16_t type, std::span<const uint8_t> value) {
+    rtattr attribute = {};
+    attribute.rta_type = type;
+    attribute.rta_len = static_cast<uint16_t>(sizeof(attribute) + value.size());
+    Append(&attribute, sizeof(attribute));
+    Append(value.data(), value.size());
+    Pad();
+  }
+  void Attribute(uint16_t type, uint32_t value) {
+    std::array<uint8_t, 4> raw;
+    std::memcpy(raw.data(), &value, sizeof(value));
+    Attribute(type, raw);
+  }
+  void Attribute(uint16_t type, std::string_view text) {
+    std::vector<uint8_t> raw(text.begin(), text.end());
+    raw.push_back(0);
+    Attribute(type, raw);
+  }
+
+  void End() {
+    const auto length = static_cast<uint32_t>(bytes_.size() - start_);
+    std::memcpy(bytes_.data() + start_, &length, sizeof(length));
+  }
+
+  bool empty() const { return bytes_.empty(); }
+  std::vector<std::byte> Take() { return std::exchange(bytes_, {}); }
+
+ private:
+  void Append(const void* data, size_t size) {
+    const auto* first = static_cast<const std::byte*>(data);
+    bytes_.insert(bytes_.end(), first, first + size);
+  }
+  void Pad() { bytes_.resize((bytes_.size() + NLMSG_ALIGNTO - 1) / NLMSG_ALIGNTO * NLMSG_ALIGNTO); }
+
+  const uint32_t sequence_;
+  const uint32_t port_;
+  size_t start_ = 0;
+  std::vector<std::byte> bytes_;
+};
+
+void AppendLink(MessageWriter& writer, uint16_t flags) {
+  ifinfomsg body = {};
+  body.ifi_family = AF_UNSPEC;
+  body.ifi_type = ARPHRD_LOOPBACK;
+  body.ifi_index = kLoopbackIndex;
+  body.ifi_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP;
+  writer.Begin(RTM_NEWLINK, flags, body);
+  constexpr std::array<uint8_t, 6> kNoAddress = {};
+  constexpr std::array<uint8_t, 1> kZeroByte = {0};
+  writer.Attribute(IFLA_IFNAME, "lo");
+  writer.Attribute(IFLA_TXQLEN, 1000u);
+  writer.Attribute(IFLA_OPERSTATE, kZeroByte);
+  writer.Attribute(IFLA_LINKMODE, kZeroByte);
+  writer.Attribute(IFLA_MTU, static_cast<uint32_t>(kLoopbackMtu));
+  writer.Attribute(IFLA_QDISC, "noqueue");
+  writer.Attribute(IFLA_ADDRESS, kNoAddress);
+  writer.Attribute(IFLA_BROADCAST, kNoAddress);
+  writer.End();
+}
+
+void AppendAddress(MessageWriter& writer, uint8_t family, uint16_t flags) {
+  const bool v4 = family == AF_INET;
+  ifaddrmsg body = {};
+  body.ifa_family = family;
+  body.ifa_prefixlen = v4 ? 8 : 128;
+  body.ifa_flags = IFA_F_PERMANENT;
+  body.ifa_scope = RT_SCOPE_HOST;
+  body.ifa_index = static_cast<uint32_t>(kLoopbackIndex);
+  writer.Begin(RTM_NEWADDR, flags, body);
+  if (v4) {
+    writer.Attribute(IFA_ADDRESS, kLoopbackV4);
+    writer.Attribute(IFA_LOCAL, kLoopbackV4);
+    writer.Attribute(IFA_LABEL, "lo");
+  } else {
+    writer.Attribute(IFA_ADDRESS, kLoopbackV6);
+  }
+  writer.Attribute(IFA_FLAGS, static_cast<uint32_t>(IFA_F_PERMANENT));
+  writer.End();
+}
+
+void AppendRoute(MessageWriter& writer, uint8_t family, uint16_t flags) {
+  const bool v4 = family == AF_INET;
+  rtmsg body = {};
+  body.rtm_family = family;
+  body.rtm_dst_len = v4 ? 8 : 128;
+  body.rtm_table = RT_TABLE_LOCAL;
+  body.rtm_protocol = RTPROT_KERNEL;
+  body.rtm_scope = v4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+  body.rtm_type = RTN_LOCAL;
+  writer.Begin(RTM_NEWROUTE, flags, body);
+  writer.Attribute(RTA_TABLE, static_cast<uint32_t>(RT_TABLE_LOCAL));
+  if (v4) {
+    constexpr std::array<uint8_t, 4> kNet = {127, 0, 0, 0};
+    writer.Attribute(RTA_DST, kNet);
+    writer.Attribute(RTA_PREFSRC, kLoopbackV4);
+  } else {
+    writer.Attribute(RTA_DST, kLoopbackV6);
+  }
+  writer.Attribute(RTA_OIF, static_cast<uint32_t>(kLoopbackIndex));
+  writer.End();
+}
+
+class NetlinkSocket final : public Socket {
+ public:
+  NetlinkSocket(Task& task, const Kind& kind, bool nonblocking)
+      : Socket(task.kernel(), kind, nonblocking, task.credentials()),
+        inbox_(std::make_shared<Channel>(task.kernel().network().rights(), Channel::Mode::kRecords, shared_queue(),
+                                         Channel::Limits{})) {}
+
+  Result<void> Bind(Task& task, const SocketAddress& address) override {
+    if (address.length < sizeof(sockaddr_nl) || address.family() != AF_NETLINK) return Errno(EINVAL);
+    sockaddr_nl wanted = {};
+    std::memcpy(&wanted, address.bytes.data(), sizeof(wanted));
+    const absl::MutexLock lock(&mu_);
+    if (port_ != 0 && wanted.nl_pid != port_ && wanted.nl_pid != 0) return Errno(EINVAL);
+    groups_ = wanted.nl_groups;
+    if (port_ == 0) port_ = wanted.nl_pid != 0 ? wanted.nl_pid : FreshPort(task);
+    return {};
+  }
+
+  Result<void> Connect(Task&, const SocketAddress& address) override {
+    if (address.family() != AF_NETLINK) return Errno(EINVAL);
+    sockaddr_nl wanted = {};
+    std::memcpy(&wanted, address.bytes.data(), std::min<size_t>(sizeof(wanted), address.length));
+    // Only the kernel is there to talk to.
+    return wanted.nl_pid == 0 ? Result<void>() : Errno(ECONNREFUSED);
+  }
+
+  Result<SocketAddress> LocalAddress() override {
+    const absl::MutexLock lock(&mu_);
+    return AddressOf(port_, groups_);
+  }
+  Result<SocketAddress> PeerAddress() override { return AddressOf(0, 0); }
+
+  Result<size_t> Send(Task& task, SendRequest& request) override {
+    if (request.to != nullptr) TRY(Connect(task, *request.to));
+    const size_t size = request.from.remaining();
+    if (size > kRequestBytesMax) return Errno(EMSGSIZE);
+    std::vector<std::byte> bytes(size);
+    if (TRY(request.from.CopyIn(bytes)) < size) return Errno(EFAULT);
+    {
+      const absl::MutexLock lock(&mu_);
+      if (port_ == 0) port_ = FreshPort(task);
+    }
+    std::span<const std::byte> rest(bytes);
+    while (rest.size() >= sizeof(nlmsghdr)) {
+      nlmsghdr header = {};
+      std::memcpy(&header, rest.data(), sizeof(header));
+      if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > rest.size()) break;
+      Handle(task, header, rest.first(header.nlmsg_len).subspan(sizeof(header)));
+      rest = rest.subspan(std::min<size_t>(NLMSG_ALIGN(header.nlmsg_len), rest.size()));
+    }
+    return size;
+  }
+
+  Result<ReceiveResult> Receive(Task&, ReceiveRequest& request) override {
+    ReceiveResult result = TRY(inbox_->Receive(request, false));
+    return result;
+  }
+
+  Result<void> Shutdown(ShutdownHow) override { return Errno(EOPNOTSUPP); }
+
+  Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name) override {
+    if (level == SOL_NETLINK) return Errno(ENOPROTOOPT);
+    return Socket::GetOption(task, level, name);
+  }
+  Result<void> SetOption(Task& task, int level, int name, std::span<const uint8_t> value) override {
+    if (level != SOL_NETLINK) return Socket::SetOption(task, level, name, value);
+    switch (name) {
+      case NETLINK_ADD_MEMBERSHIP:
+      case NETLINK_DROP_MEMBERSHIP:
+      case NETLINK_EXT_ACK:
+      case NETLINK_CAP_ACK:
+      case NETLINK_GET_STRICT_CHK:
+      case NETLINK_NO_ENOBUFS:
+        (void)TRY(OptionNumber(value));
+        return {};
+      default:
+        return Errno(ENOPROTOOPT);
+    }
+  }
+
+  PollMask Poll(PollMask interest) override {
+    PollMask mask = kPollWritable;
+    if (inbox_->HasData()) mask |= kPollReadable;
+    return mask & (interest | kPollAlways);
+  }
+
+ protected:
+  Result<uint64_t> InputQueued() override { return uint64_t{inbox_->NextBytes()}; }
+
+ private:
+  static SocketAddress AddressOf(uint32_t port, uint32_t groups) {
+    sockaddr_nl raw = {};
+    raw.nl_family = AF_NETLINK;
+    raw.nl_pid = port;
+    raw.nl_groups = groups;
+    SocketAddress address;
+    std::memcpy(address.bytes.data(), &raw, sizeof(raw));
+    address.length = sizeof(raw);
+    return address;
+  }
+
+  // Linux: the process id if it is free, else some number above all of those.
+  uint32_t FreshPort(Task& task) { return static_cast<uint32_t>(task.group().id()) + (static_cast<uint32_t>(number()) << 16); }
+
+  void Reply(MessageWriter& writer) {
+    if (writer.empty()) return;
+    Packet packet;
+    packet.data = writer.Take();
+    packet.from = AddressOf(0, 0);
+    // A reader that is behind loses answers, as Linux drops them with ENOBUFS.
+    (void)inbox_->Push(std::move(packet));
+  }
+
+  void ReplyError(MessageWriter& writer, const nlmsghdr& request, int error) {
+    nlmsgerr body = {};
+    body.error = -error;
+    body.msg = request;
+    writer.Begin(NLMSG_ERROR, 0, body);
+    writer.End();
+    Reply(writer);
+  }
+
+  void Handle(Task& task, const nlmsghdr& header, std::span<const std::byte> body);
+  static void AppendDump(MessageWriter& writer, uint16_t type, int family);
+
+  const std::shared_ptr<Channel> inbox_;
+  absl::Mutex mu_;
+  uint32_t port_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t groups_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+void NetlinkSocket::AppendDump(MessageWriter& writer, uint16_t type, int family) {
+  const bool v4 = family == AF_UNSPEC || family == AF_INET;
+  const bool v6 = family == AF_UNSPEC || family == AF_INET6;
+  switch (type) {
+    case RTM_GETLINK:
+      AppendLink(writer, NLM_F_MULTI);
+      break;
+    case RTM_GETADDR:
+      if (v4) AppendAddress(writer, AF_INET, NLM_F_MULTI);
+      if (v6) AppendAddress(writer, AF_INET6, NLM_F_MULTI);
+      break;
+    case RTM_GETROUTE:
+      if (v4) AppendRoute(writer, AF_INET, NLM_F_MULTI);
+      if (v6) AppendRoute(writer, AF_INET6, NLM_F_MULTI);
+      break;
+    default:  // Neighbours, rules: there are none.
+      break;
+  }
+}
+
+void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const std::byte> body) {
+  uint32_t port = 0;
+  {
+    const absl::MutexLock lock(&mu_);
+    port = port_;
+  }
+  MessageWriter writer(header.nlmsg_seq, port);
+  if ((header.nlmsg_flags & NLM_F_REQUEST) == 0 || header.nlmsg_type < NLMSG_MIN_TYPE) {
+    if ((header.nlmsg_flags & NLM_F_ACK) != 0) ReplyError(writer, header, 0);
+    return;
+  }
+  const int family = body.empty() ? AF_UNSPEC : static_cast<int>(body[0]);
+  // Of each object's four types, NEW, DEL, GET and SET, only GET changes nothing.
+  constexpr uint16_t kGet = 2;
+  if (header.nlmsg_type < RTM_BASE || header.nlmsg_type > RTM_MAX) {
+    ReplyError(writer, header, EOPNOTSUPP);
+    return;
+  }
+  if ((header.nlmsg_type - RTM_BASE) % 4 != kGet) {
+    ReplyError(writer, header, task.credentials()->HasCapability(CAP_NET_ADMIN) ? EOPNOTSUPP : EPERM);
+    return;
+  }
+  if ((header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP) {
+    AppendDump(writer, header.nlmsg_type, family);
+    Reply(writer);
+    writer.Begin(NLMSG_DONE, NLM_F_MULTI, int32_t{0});
+    writer.End();
+    Reply(writer);
+    return;
+  }
+  if (header.nlmsg_type == RTM_GETLINK && body.size() >= sizeof(ifinfomsg)) {
+    ifinfomsg wanted = {};
+    std::memcpy(&wanted, body.data(), sizeof(wanted));
+    if (wanted.ifi_index == 0 || wanted.ifi_index == kLoopbackIndex) {
+      AppendLink(writer, 0);
+      Reply(writer);
+    } else {
+      ReplyError(writer, header, ENODEV);
+    }
+    return;
+  }
+  // Looking up one route or address: there is no table to search but the local one.
+  ReplyError(writer, header, header.nlmsg_type == RTM_GETROUTE ? ENETUNREACH : EOPNOTSUPP);
+}
+
+class NetlinkFamilyImpl final : public SocketFamily {
+ public:
+  Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
+    if (kind.type != SOCK_RAW && kind.type != SOCK_DGRAM) return Errno(ESOCKTNOSUPPORT);
+    if (kind.protocol != NETLINK_ROUTE && kind.protocol != NETLINK_KOBJECT_UEVENT) return Errno(EPROTONOSUPPORT);
+    return SocketRef(std::make_shared<NetlinkSocket>(task, kind, nonblocking));
+  }
+};
+
+}  // namespace
+
+const SocketFamily& NetlinkFamily() {
+  static const NetlinkFamilyImpl family;
+  return family;
+}
+
+}  // namespace sentry
