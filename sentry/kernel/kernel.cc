@@ -14,6 +14,7 @@
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/task_exec.h"
 #include "sentry/signal/signal_delivery.h"
+#include "sentry/socket/network_namespace.h"
 
 namespace sentry {
 namespace {
@@ -47,7 +48,8 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       timers_(NewTimerService(clock)),
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
-      anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)) {
+      anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
+      network_(std::make_shared<NetworkNamespace>()) {
   // Without epoll on the host there are no files that need it: users of host_poller() check their own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
   if (poller.ok()) host_poller_ = std::move(poller).value();
@@ -130,13 +132,12 @@ std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
 
 // --- Processes from outside.
 
-base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments) {
+base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, bool with_memory) {
   ResourceLimitValues limits = DefaultResourceLimits(options_.tasks_max);
   for (const auto& [resource, limit] : arguments.limits) limits[static_cast<size_t>(resource)] = limit;
   TaskInit init;
   init.context = TRY(platform_.NewContext());
-  // Empty memory until the program is loaded: execve replaces it.
-  init.memory = TRY(MemoryManager::Create(platform_, pool_, 0));
+  if (with_memory) init.memory = TRY(MemoryManager::Create(platform_, pool_, 0));
   init.memory_sharers = NewSharerCount();
   init.fds = arguments.fds != nullptr ? arguments.fds : std::make_shared<FdTable>();
   init.fds_sharers = NewSharerCount();
@@ -200,7 +201,7 @@ base::Result<void> Kernel::LoadFirstProgram(Task& task, const ProcessArguments& 
 }
 
 base::Result<int32_t> Kernel::CreateProcess(const ProcessArguments& arguments) {
-  const TaskRef task = TRY(MakeProcess(arguments));
+  const TaskRef task = TRY(MakeProcess(arguments, false));
   ThreadGroup& group = task->group();
   base::Result<void> result = LoadFirstProgram(*task, arguments);
   if (result.ok() && !group.IsExiting()) result = task->Start();

@@ -96,6 +96,8 @@ class Kernel {
   // --- Processes from outside.
   // Loads and starts a process without a parent; the first one is init. Its id. Errors are execve's.
   base::Result<int32_t> CreateProcess(const ProcessArguments& arguments);
+  // The same without a program, not started, its memory empty or null: for execve, or for those who drive a task themselves.
+  base::Result<TaskRef> MakeProcess(const ProcessArguments& arguments, bool with_memory);
   // Sleeps until the process has ended and returns its wait status; the process is reaped. ECHILD if
   // there is no such process or it has a parent. Any host thread that is not a task's.
   base::Result<int32_t> WaitForExit(int32_t pid);
@@ -130,7 +132,6 @@ class Kernel {
   friend class Task;
   friend class TaskClone;
   friend class TaskExit;
-  base::Result<TaskRef> MakeProcess(const ProcessArguments& arguments);
   base::Result<void> LoadFirstProgram(Task& task, const ProcessArguments& arguments);
   void TaskStarted() ABSL_LOCKS_EXCLUDED(life_mu_);
   void TaskLeft() ABSL_LOCKS_EXCLUDED(life_mu_);

@@ -111,7 +111,7 @@ void Task::ReplaceMemory(std::shared_ptr<MemoryManager> memory) {
     const absl::MutexLock lock(&resource_mu_);
     old = std::exchange(memory_, std::move(memory));
   }
-  if (memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) old->ReleaseAll();
+  if (memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && old != nullptr) old->ReleaseAll();
   memory_sharers_ = NewSharerCount();
 }
 

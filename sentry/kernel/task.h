@@ -203,8 +203,11 @@ class Task : public std::enable_shared_from_this<Task> {
   void RequestExit(int32_t status);
   // What follows a system call, on the way back to the guest: signals, stops, exit. False if the task is to leave.
   bool PrepareReturnToGuest();
+  // As if the running system call had returned `result`: for those who drive a task themselves.
+  void FinishSyscallForTest(int64_t result) { FinishSyscall(result); }
   // Takes the task down: resources, the parent's notification. Own thread; the object stays for wait(2).
   void Exit();
+  bool HasHostThread() const { return has_host_thread_.load(std::memory_order_acquire); }
   bool HasExited() const { return exited_.load(std::memory_order_acquire); }
 
  private:
@@ -249,6 +252,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<uint32_t> wake_state_{0};
   std::atomic<char> wait_letter_{'S'};
   std::atomic<bool> exited_{false};
+  std::atomic<bool> has_host_thread_{false};
   std::atomic<int64_t> current_syscall_{-1};
   std::atomic<uint64_t> robust_list_{0};
   bool left_futexes_ = false;  // Guarded by the FutexTable: exit has given its PI locks away.

@@ -84,6 +84,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
     init.memory_sharers = NewSharerCount();
     init.memory_sharers->store(0, std::memory_order_relaxed);
   }
+  TRY(init.context->Prepare(init.memory->address_space()));
   init.fds = Has(flags, CLONE_FILES) ? parent.fds_ : parent.fds().Copy();
   init.fds_sharers = Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
   init.fs = Has(flags, CLONE_FS) ? parent.fs_ : parent.fs().Copy();
@@ -150,18 +151,11 @@ void TaskClone::Undo(const TaskRef& child) {
   }
 }
 
-base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& arguments) {
+base::Result<TaskRef> TaskClone::CloneWithoutThread(Task& parent, const CloneArguments& arguments) {
   TRY(CheckFlags(parent, arguments));
   TRY(CheckProcessLimit(parent));
-  // A signal comes first: the child would otherwise inherit a state in which only the parent saw it.
-  if (parent.IsInterrupted()) return base::kRestartNoIntr;
   const uint64_t flags = arguments.flags;
-  std::optional<FdSlot> pidfd;
-  if (Has(flags, CLONE_PIDFD)) {
-    pidfd.emplace(TRY(parent.fds().Reserve(true, parent.fd_limit())));
-    TRY(parent.CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.pidfd)), pidfd->number()));
-  }
-  const TaskRef child = TRY(Insert(parent, arguments, TRY(ShareOrCopy(parent, arguments))));
+  TaskRef child = TRY(Insert(parent, arguments, TRY(ShareOrCopy(parent, arguments))));
   const int32_t tid = child->tid();
   if (Has(flags, CLONE_CHILD_CLEARTID)) child->clear_child_tid_ = arguments.child_tid;
   // Linux tells of no fault here: the child exists already.
@@ -171,6 +165,21 @@ base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& argum
   if (Has(flags, CLONE_CHILD_SETTID)) {
     (void)child->CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.child_tid)), tid);
   }
+  return child;
+}
+
+base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& arguments) {
+  // A signal comes first: the child would otherwise inherit a state in which only the parent saw it.
+  if (parent.IsInterrupted()) return base::kRestartNoIntr;
+  const uint64_t flags = arguments.flags;
+  std::optional<FdSlot> pidfd;
+  if (Has(flags, CLONE_PIDFD)) {
+    TRY(CheckFlags(parent, arguments));
+    pidfd.emplace(TRY(parent.fds().Reserve(true, parent.fd_limit())));
+    TRY(parent.CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.pidfd)), pidfd->number()));
+  }
+  const TaskRef child = TRY(CloneWithoutThread(parent, arguments));
+  const int32_t tid = child->tid();
   std::shared_ptr<VforkCompletion> completion;
   if (Has(flags, CLONE_VFORK)) {
     completion = std::make_shared<VforkCompletion>();

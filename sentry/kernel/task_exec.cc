@@ -53,6 +53,7 @@ void TaskExec::BecomeLeader(Task& task) {
 
 // What the old memory still owes to others (exec_mm_release).
 void TaskExec::LeaveOldMemory(Task& task) {
+  if (task.memory_ == nullptr) return;
   FutexTable& futexes = task.kernel_.futexes();
   futexes.ExitRobustList(task, task.robust_list());
   futexes.ExitPiState(task, false);
@@ -115,7 +116,8 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   const bool randomize = !group.no_randomization();
   const uint64_t seed = randomize ? kernel.random().Next() : 0;
   std::shared_ptr<MemoryManager> memory = TRY(MemoryManager::Create(kernel.platform(), kernel.pool(), seed));
-  const base::Result<void> alone = KillOtherThreads(task);
+  base::Result<void> alone = task.context_->Prepare(memory->address_space());
+  if (alone.ok()) alone = KillOtherThreads(task);
   if (!alone.ok()) {
     memory->ReleaseAll();
     return alone;

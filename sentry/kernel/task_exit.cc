@@ -44,7 +44,7 @@ void TaskExit::Run(Task& task) {
 void TaskExit::ReleaseResources(Task& task) {
   Kernel& kernel = task.kernel_;
   FutexTable& futexes = kernel.futexes();
-  futexes.ExitRobustList(task, task.robust_list());
+  if (task.memory_ != nullptr) futexes.ExitRobustList(task, task.robust_list());
   futexes.ExitPiState(task, true);
   task.set_robust_list(base::UserAddr());
   const base::UserAddr clear(task.clear_child_tid_);
@@ -69,7 +69,7 @@ void TaskExit::ReleaseResources(Task& task) {
     if (task.account_ != nullptr) task.account_->tasks.fetch_sub(1, std::memory_order_relaxed);
     task.account_ = nullptr;
   }
-  if (task.memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) memory->ReleaseAll();
+  if (task.memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && memory != nullptr) memory->ReleaseAll();
   if (task.vfork_completion_ != nullptr) task.vfork_completion_->Complete();
   task.vfork_completion_.reset();
 }

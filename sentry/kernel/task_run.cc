@@ -46,9 +46,11 @@ base::Result<void> Task::Start() {
   auto reference = std::make_unique<TaskRef>(shared_from_this());
   pthread_t thread;
   kernel_.TaskStarted();
+  has_host_thread_.store(true, std::memory_order_release);
   const int error = pthread_create(&thread, &attributes, &Task::ThreadMain, reference.get());
   pthread_attr_destroy(&attributes);
   if (error != 0) {
+    has_host_thread_.store(false, std::memory_order_release);
     kernel_.TaskLeft();
     return base::Errno(EAGAIN);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "sentry/kernel/credentials.h"
 #include "sentry/vfs/path.h"
@@ -22,6 +23,8 @@ class Caller {
   const Credentials& credentials() const { return *credentials_; }
   const CredentialsRef& credentials_ref() const { return credentials_; }
   uint32_t umask() const { return umask_; }
+  // access(2): the same place with other rights.
+  void set_credentials(CredentialsRef credentials) { credentials_ = std::move(credentials); }
   // Null for the kernel itself: magic links are not followed then.
   Task* task() const { return task_; }
 

@@ -18,6 +18,7 @@
 #include "sentry/kernel/credentials.h"
 #include "sentry/kernel/wait_queue.h"
 #include "sentry/mm/io_buffer.h"
+#include "sentry/time/clock.h"
 #include "sentry/vfs/attributes.h"
 #include "sentry/vfs/path.h"
 
@@ -89,6 +90,16 @@ class File : public std::enable_shared_from_this<File> {
   virtual PollMask Poll(PollMask interest);
   // Null: never blocks (regular files): epoll_ctl refuses such with EPERM.
   virtual WaitQueue* wait_queue() { return nullptr; }
+
+  // How long read(2) and write(2) may wait (SO_RCVTIMEO, SO_SNDTIMEO).
+  virtual Deadline ReadDeadline(Task& task) {
+    (void)task;
+    return Deadline::Never();
+  }
+  virtual Deadline WriteDeadline(Task& task) {
+    (void)task;
+    return Deadline::Never();
+  }
 
   // --- Attributes. Defaults go through the inode.
   virtual base::Result<Attributes> GetAttributes();

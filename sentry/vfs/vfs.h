@@ -107,6 +107,14 @@ class Vfs {
   using FifoOpener = std::function<base::Result<FileRef>(Task&, const Path&, uint32_t flags)>;
   void SetFifoOpener(FifoOpener opener);
 
+  // What mount(2) can make, by the name of its type: set before the first task runs.
+  using FileSystemFactory = std::function<base::Result<FileSystemRef>(Task&, std::string_view options)>;
+  void RegisterFileSystem(std::string type, FileSystemFactory factory);
+  // ENODEV for a type that nobody registered.
+  base::Result<FileSystemRef> MakeFileSystem(Task& task, std::string_view type, std::string_view options);
+  // The registered types, for /proc/filesystems.
+  std::vector<std::string> FileSystemTypes() const;
+
   // Process record locks that sleep.
   LockWaits& lock_waits();
   // Entries of the dentry cache.

@@ -3,6 +3,7 @@
 // What the files of the Vfs share.
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -35,6 +36,7 @@ struct Vfs::Impl {
 
   DeviceOpener device_opener;  // Set before the first task runs.
   FifoOpener fifo_opener;
+  std::map<std::string, FileSystemFactory, std::less<>> factories;
 
   // The entry of `name`, or null if there is none. `locked`: the caller holds the directory's change lock.
   base::Result<DentryRef> Lookup(const DentryRef& directory, std::string_view name, bool locked);

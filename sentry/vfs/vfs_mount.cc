@@ -172,6 +172,22 @@ std::vector<MountRef> Vfs::Mounts() const {
   return impl_->mounts;
 }
 
+void Vfs::RegisterFileSystem(std::string type, FileSystemFactory factory) {
+  impl_->factories.insert_or_assign(std::move(type), std::move(factory));
+}
+
+Result<FileSystemRef> Vfs::MakeFileSystem(Task& task, std::string_view type, std::string_view options) {
+  const auto found = impl_->factories.find(type);
+  if (found == impl_->factories.end()) return Errno(ENODEV);
+  return found->second(task, options);
+}
+
+std::vector<std::string> Vfs::FileSystemTypes() const {
+  std::vector<std::string> types;
+  for (const auto& [type, factory] : impl_->factories) types.push_back(type);
+  return types;
+}
+
 Path Vfs::AnonymousPath(FileSystemRef file_system, InodeRef inode, std::string name) {
   DentryRef dentry = std::make_shared<Dentry>(nullptr, std::move(name), std::move(inode));
   MountRef mount = NewMount(std::move(file_system), dentry, "none", 0);

@@ -62,8 +62,9 @@ Result<void> Execve(Task& task, UserAddr path, UserAddr argv, UserAddr envp) {
 }
 
 Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr argv, UserAddr envp, int32_t flags) {
-  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string name = TRY(task.memory().CopyInString(path, sentry::kPathBytesMax));
+  if (name.empty() && (flags & AT_EMPTY_PATH) == 0) return Errno(ENOENT);
+  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   sentry::ExecRequest request;
   request.name = name;
   sentry::Path base;
@@ -75,7 +76,6 @@ Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr arg
     request.name_is_closed = TRY(task.fds().close_on_exec(directory));
   }
   if (name.empty()) {
-    if ((flags & AT_EMPTY_PATH) == 0) return Errno(ENOENT);
     if (directory == AT_FDCWD) return Errno(EACCES);  // The working directory.
     request.executable = base;
   } else {

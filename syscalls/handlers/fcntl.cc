@@ -1,0 +1,237 @@
+// fcntl(2) and flock(2).
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <limits>
+
+#include "sentry/kernel/blocking.h"
+#include "sentry/kernel/task.h"
+#include "sentry/vfs/file.h"
+#include "sentry/vfs/inode_attachments.h"
+#include "sentry/vfs/vfs.h"
+#include "syscalls/handlers/open.h"
+#include "syscalls/handlers/paths.h"
+
+namespace syscalls {
+
+using base::Errno;
+using base::Result;
+using base::UserAddr;
+using base::UserInOut;
+using sentry::File;
+using sentry::FileRef;
+using sentry::RecordLock;
+using sentry::Task;
+
+namespace {
+
+// struct flock on x86-64.
+struct AbiFlock {
+  int16_t type;
+  int16_t whence;
+  int32_t pad;
+  int64_t start;
+  int64_t length;
+  int32_t pid;
+  int32_t pad2;
+};
+static_assert(sizeof(AbiFlock) == 32);
+
+struct OwnerEx {
+  int32_t type;
+  int32_t pid;
+};
+
+// flock_to_posix_lock: the range in absolute offsets.
+Result<RecordLock> RangeOf(File& file, const AbiFlock& request) {
+  int64_t origin = 0;
+  switch (request.whence) {
+    case SEEK_SET:
+      break;
+    case SEEK_CUR: {
+      const absl::MutexLock lock(&file.position_mutex());
+      origin = static_cast<int64_t>(file.position());
+      break;
+    }
+    case SEEK_END:
+      origin = static_cast<int64_t>(TRY(file.GetAttributes()).size);
+      break;
+    default:
+      return Errno(EINVAL);
+  }
+  int64_t start = 0;
+  if (__builtin_add_overflow(origin, request.start, &start)) return Errno(EOVERFLOW);
+  if (start < 0) return Errno(EINVAL);
+  int64_t last = std::numeric_limits<int64_t>::max();
+  if (request.length > 0) {
+    if (__builtin_add_overflow(start, request.length - 1, &last)) return Errno(EOVERFLOW);
+  } else if (request.length < 0) {
+    last = start - 1;
+    if (__builtin_add_overflow(start, request.length, &start) || start < 0) return Errno(EINVAL);
+  }
+  RecordLock lock;
+  lock.start = static_cast<uint64_t>(start);
+  lock.last = static_cast<uint64_t>(last);
+  return lock;
+}
+
+Result<sentry::FileLocks*> LocksOf(File& file) {
+  const sentry::InodeRef inode = file.inode();
+  if (inode == nullptr) return Errno(EINVAL);
+  return &inode->attachments().locks;
+}
+
+Result<uint64_t> GetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bool of_description) {
+  AbiFlock request = TRY(task.CopyIn(pointer));
+  if (request.type != F_RDLCK && request.type != F_WRLCK && !(of_description && request.type == F_UNLCK)) {
+    return Errno(EINVAL);
+  }
+  if (of_description && request.pid != 0) return Errno(EINVAL);
+  RecordLock wanted = TRY(RangeOf(file, request));
+  wanted.exclusive = request.type == F_WRLCK;
+  wanted.owner = of_description ? static_cast<const void*>(&file) : &task.fds();
+  const auto conflict = TRY(LocksOf(file))->TestRecord(wanted);
+  if (!conflict) {
+    request.type = F_UNLCK;
+  } else {
+    request.type = conflict->exclusive ? F_WRLCK : F_RDLCK;
+    request.whence = SEEK_SET;
+    request.start = static_cast<int64_t>(conflict->start);
+    request.length = conflict->last == RecordLock::kLastByte ? 0 : static_cast<int64_t>(conflict->last - conflict->start + 1);
+    request.pid = conflict->pid;
+  }
+  TRY(task.CopyOut(pointer, request));
+  return uint64_t{0};
+}
+
+Result<uint64_t> SetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bool of_description, bool wait) {
+  const AbiFlock request = TRY(task.CopyIn(pointer));
+  RecordLock wanted = TRY(RangeOf(file, request));
+  if (of_description && request.pid != 0) return Errno(EINVAL);
+  wanted.owner = of_description ? static_cast<const void*>(&file) : &task.fds();
+  wanted.pid = of_description ? -1 : task.group().id();
+  wanted.exclusive = request.type == F_WRLCK;
+  sentry::FileLocks& locks = *TRY(LocksOf(file));
+  switch (request.type) {
+    case F_UNLCK:
+      TRY(locks.ClearRecord(wanted.owner, wanted.start, wanted.last));
+      return uint64_t{0};
+    case F_RDLCK:
+      if (!file.readable()) return Errno(EBADF);
+      break;
+    case F_WRLCK:
+      if (!file.writable()) return Errno(EBADF);
+      break;
+    default:
+      return Errno(EINVAL);
+  }
+  sentry::LockWaits& waits = VfsOf(task).lock_waits();
+  const auto attempt = [&]() -> Result<void> {
+    RecordLock blocker;
+    const Result<void> result = locks.SetRecord(wanted, &blocker);
+    if (result.ok() || result.error() != EAGAIN || !wait || of_description) return result;
+    TRY(waits.Enter(&task, wanted.owner, blocker.owner));
+    return result;
+  };
+  const Result<void> result =
+      RetryUntilReady(task, &locks.queue(), POLLOUT, !wait, sentry::Deadline::Never(), attempt);
+  if (wait && !of_description) waits.Leave(&task);
+  TRY(result);
+  return uint64_t{0};
+}
+
+Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t argument) {
+  switch (command) {
+    case F_SETOWN:
+      file.owner().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
+      return uint64_t{0};
+    case F_GETOWN:
+      return static_cast<uint64_t>(static_cast<int64_t>(file.owner().load(std::memory_order_relaxed)));
+    case F_SETSIG:
+      if (argument > 64) return Errno(EINVAL);
+      file.owner_signal().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
+      return uint64_t{0};
+    case F_GETSIG:
+      return static_cast<uint64_t>(file.owner_signal().load(std::memory_order_relaxed));
+    case F_SETOWN_EX: {
+      const OwnerEx owner = TRY(task.CopyIn(base::UserIn<OwnerEx>(UserAddr(argument))));
+      if (owner.type < F_OWNER_TID || owner.type > F_OWNER_PGRP) return Errno(EINVAL);
+      file.owner().store(owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid, std::memory_order_relaxed);
+      return uint64_t{0};
+    }
+    default: {
+      const int32_t owner = file.owner().load(std::memory_order_relaxed);
+      const OwnerEx answer{owner < 0 ? F_OWNER_PGRP : F_OWNER_PID, owner < 0 ? -owner : owner};
+      TRY(task.CopyOut(base::UserOut<OwnerEx>(UserAddr(argument)), answer));
+      return uint64_t{0};
+    }
+  }
+}
+
+bool AllowedOnPath(int32_t command) {
+  return command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_GETFD || command == F_SETFD ||
+         command == F_GETFL;
+}
+
+}  // namespace
+
+Result<uint64_t> Fcntl(Task& task, int32_t fd, int32_t command, uint64_t argument) {
+  const FileRef file = TRY(task.fds().Get(fd));
+  if (file->is_path_only() && !AllowedOnPath(command)) return Errno(EBADF);
+  const UserInOut<AbiFlock> lock{UserAddr(argument)};
+  switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: {
+      const auto minimum = static_cast<uint32_t>(argument);
+      if (minimum >= task.fd_limit() || minimum > std::numeric_limits<int32_t>::max()) return Errno(EINVAL);
+      return static_cast<uint64_t>(TRY(task.fds().Install(file, command == F_DUPFD_CLOEXEC, task.fd_limit(),
+                                                          static_cast<int32_t>(minimum))));
+    }
+    case F_GETFD:
+      return uint64_t{TRY(task.fds().close_on_exec(fd)) ? FD_CLOEXEC : 0U};
+    case F_SETFD:
+      TRY(task.fds().set_close_on_exec(fd, (argument & FD_CLOEXEC) != 0));
+      return uint64_t{0};
+    case F_GETFL:
+      return uint64_t{file->flags()};
+    case F_SETFL:
+      TRY(file->SetFlags(task, static_cast<uint32_t>(argument)));
+      return uint64_t{0};
+    case F_GETLK:
+    case F_OFD_GETLK:
+      return GetLock(task, *file, lock, command == F_OFD_GETLK);
+    case F_SETLK:
+    case F_SETLKW:
+      return SetLock(task, *file, lock, false, command == F_SETLKW);
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW:
+      return SetLock(task, *file, lock, true, command == F_OFD_SETLKW);
+    case F_SETOWN:
+    case F_GETOWN:
+    case F_SETSIG:
+    case F_GETSIG:
+    case F_SETOWN_EX:
+    case F_GETOWN_EX:
+      return OwnerCommand(task, *file, command, argument);
+    case F_GETLEASE:
+      return uint64_t{F_UNLCK};
+    default:
+      return file->Fcntl(task, command, argument);
+  }
+}
+
+Result<void> Flock(Task& task, int32_t fd, int32_t operation) {
+  const int32_t kind = operation & ~LOCK_NB;
+  if (kind != LOCK_SH && kind != LOCK_EX && kind != LOCK_UN) return Errno(EINVAL);
+  const FileRef file = TRY(task.fds().GetForIo(fd));
+  sentry::FileLocks& locks = *TRY(LocksOf(*file));
+  if (kind == LOCK_UN) {
+    locks.ReleaseFlock(file.get());
+    return {};
+  }
+  return RetryUntilReady(task, &locks.queue(), POLLOUT, (operation & LOCK_NB) != 0, sentry::Deadline::Never(),
+                         [&] { return locks.SetFlock(file.get(), kind == LOCK_EX); });
+}
+
+}  // namespace syscalls
