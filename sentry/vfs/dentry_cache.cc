@@ -60,6 +60,7 @@ DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, In
     replaced = std::exchange(place, entry);
     if (replaced != nullptr && !replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
   }
+  PruneDeleted(replaced);
   Track(entry);
   return entry;
 }
@@ -76,6 +77,7 @@ void DentryCache::Remove(const DentryRef& directory, Dentry& child, bool leave_n
     }
     child.deleted_.store(true, std::memory_order_release);
   }
+  PruneDeleted(removed);
   if (leave_negative) Insert(directory, name, nullptr);
 }
 
@@ -102,6 +104,7 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
     replaced = std::exchange(to->children_[base::Absl(name)], child);
     if (replaced != nullptr) replaced->deleted_.store(true, std::memory_order_release);
   }
+  PruneDeleted(replaced);
   if (leave_negative) Insert(from, old_name, nullptr);
   // Lock orders follow the tree, and the tree has changed.
   child->change_mu_.ForgetDeadlockInfo();
@@ -132,6 +135,12 @@ void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a, con
     b->name_ = name_a;
   }
   for (const DentryRef& each : {directory_a, directory_b, a, b}) each->change_mu_.ForgetDeadlockInfo();
+}
+
+// A directory that is gone and the names it remembers, if only as missing, refer to each other: neither would ever be
+// freed. No more are added, since look-ups in a deleted directory fail.
+void DentryCache::PruneDeleted(const DentryRef& entry) {
+  if (entry != nullptr && entry->is_directory()) PruneTree(entry);
 }
 
 void DentryCache::PruneTree(const DentryRef& root) {
