@@ -35,6 +35,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options) {
       Channel::Map(std::move(options.memory), std::move(options.socket));
   if (!channel.ok()) return channel.status();
   Session::Options session;
+  session.foreign_owners_are_root = options.foreign_owners_are_root;
   session.attach_points = std::move(options.attach_points);
   session.proc_self_fd = std::move(options.proc_self_fd);
   session.descriptors_max = static_cast<size_t>(limit.rlim_cur) - reserved;

@@ -23,6 +23,7 @@ class Server {
     base::Fd socket;  // ChannelEnds::server_socket
     std::vector<AttachPoint> attach_points;
     base::Fd proc_self_fd;  // host::OpenProcSelfFd()
+    bool foreign_owners_are_root = false;  // See Session::Options.
   };
 
   // Fails with an explanation if RLIMIT_NOFILE leaves too little to work with.

@@ -18,6 +18,28 @@ using base::Result;
 
 Session::Session(Options options) : options_(std::move(options)) { umask(0); }
 
+namespace {
+
+// What /proc/sys/kernel/overflowuid and its like for groups say everywhere.
+constexpr uint32_t kOverflowId = 65534;
+
+void ShowForeignOwnerAsRoot(Attributes& attributes) {
+  if (attributes.uid == kOverflowId) attributes.uid = 0;
+  if (attributes.gid == kOverflowId) attributes.gid = 0;
+}
+
+void ShowForeignOwnersAsRoot(ResponseBody& body) {
+  if (auto* one = std::get_if<Attributes>(&body)) {
+    ShowForeignOwnerAsRoot(*one);
+  } else if (auto* walk = std::get_if<WalkReply>(&body)) {
+    for (Attributes& attributes : walk->steps) ShowForeignOwnerAsRoot(attributes);
+  } else if (auto* list = std::get_if<DirReply>(&body)) {
+    for (DirEntry& entry : list->entries) ShowForeignOwnerAsRoot(entry.attributes);
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<Session::Outcome> Session::Handle(const Request& request) {
   Outcome outcome;
   outcome.response.id = request.id;
@@ -25,6 +47,7 @@ absl::StatusOr<Session::Outcome> Session::Handle(const Request& request) {
   if (breach_ != nullptr) return absl::InvalidArgumentError(breach_);
   if (body.ok()) {
     outcome.response.body = std::move(body).value();
+    if (options_.foreign_owners_are_root) ShowForeignOwnersAsRoot(outcome.response.body);
   } else {
     outcome.donated.Reset();
     outcome.response.error = body.error().value();

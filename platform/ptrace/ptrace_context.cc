@@ -79,6 +79,7 @@ Result<void> PtraceContext::Seize() {
     return base::LastErrno();
   }
   seized_ = true;
+  pair_.Adopt();
   if (Trace(PTRACE_INTERRUPT, thread_->tid, 0, 0) != 0) return base::LastErrno();
   int status = 0;
   if (!Wait(status)) return Errno(ESRCH);
@@ -226,6 +227,9 @@ PtraceContext::Verdict PtraceContext::ReadSignal(int signal, Registers& register
 bool PtraceContext::ReadFrame(int signal, Event& event) {
   int status = 0;
   Registers handler;
+  // The kernel gives the handler a fresh extended state.
+  if (!StoreFpu().ok()) return false;
+  fpu_in_thread_ = false;
   if (!Resume(PTRACE_SINGLESTEP, signal, status)) return false;
   if (WSTOPSIG(status) != SIGTRAP || !ReadRegisters(handler) ||
       handler.rip != GetStubEntries().handler) {

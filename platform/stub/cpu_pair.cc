@@ -30,6 +30,8 @@ void CpuSet::Return(int cpu) {
 // Nothing here is needed for correctness, and each call may fail (a thread that died, a cpuset that
 // changed): then the pair is merely slower.
 
+void CpuPair::Adopt() { sched_setaffinity(0, sizeof(cpu_set_t), &cpus_.all()); }
+
 void CpuPair::Join(pid_t thread) {
   const int cpu = cpus_.Take(sched_getcpu());
   if (cpu < 0) return;

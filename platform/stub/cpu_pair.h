@@ -41,6 +41,9 @@ class CpuPair {
   CpuPair& operator=(const CpuPair&) = delete;
 
   bool joined() const { return thread_ != 0; }
+  // Once per pair, on its host thread: frees it from the CPU of a pair that its creator was in (Linux
+  // gives a new thread its creator's CPUs).
+  void Adopt();
   // Puts the calling thread and `thread` on one CPU, the caller's if no other has fewer pairs.
   void Join(pid_t thread);
   // Lets both go. On the thread that called Join.

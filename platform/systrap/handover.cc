@@ -24,6 +24,10 @@ uint64_t CoarseNowNs() {
 }  // namespace
 
 Handover::Patience Handover::Enter(pid_t thread) {
+  if (!adopted_) {
+    pair_.Adopt();
+    adopted_ = true;
+  }
   if (!pair_.joined()) {
     if (disappointment_ < kDisappointmentMax && spins_ > 0) return {spins_, kYieldsAfterSpinning};
     pair_.Join(thread);

@@ -45,6 +45,7 @@ class Handover {
 
  private:
   CpuPair pair_;
+  bool adopted_ = false;
   const uint32_t spins_;
   uint32_t disappointment_ = 0;  // Grows with each event that spinning did not see.
   uint64_t pair_until_ns_ = 0;

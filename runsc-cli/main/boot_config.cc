@@ -125,7 +125,6 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.stdio_open);
   visit(config.terminal);
   visit(config.stdio_terminals);
-  visit(config.terminal_modes);
   visit(config.terminal_size);
   visit(config.limits);
   visit(config.start_ns);

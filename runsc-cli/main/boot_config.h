@@ -7,7 +7,6 @@
 
 #include <sys/resource.h>
 #include <sys/ioctl.h>
-#include <termios.h>
 
 #include <array>
 #include <cstdint>
@@ -59,7 +58,6 @@ struct BootConfig {
   // the three that is one (bits as above), which the sentry connects to the host's.
   bool terminal = false;
   uint32_t stdio_terminals = 0;
-  termios terminal_modes{};  // The host terminal's before raw mode.
   winsize terminal_size{};
   // The caller's limits, by RLIMIT_*; the sentry's own are raised.
   std::array<rlimit, RLIM_NLIMITS> limits{};

@@ -42,6 +42,7 @@ int GoferMain() {
   options.memory = base::Fd(kGoferMemoryFd);
   options.socket = base::Fd(kGoferSocketFd);
   options.proc_self_fd = base::Fd(kOwnFdsFd);
+  options.foreign_owners_are_root = config->single_owner_view;
   int next = kFirstAttachFd;
   for (const AttachPoint& point : config->attach_points) {
     gofer::AttachPoint served;

@@ -32,6 +32,8 @@ namespace {
 
 // After the guest is done, or one process is lost, the others get this long to end by themselves.
 constexpr int kGraceMs = 500;
+// How long a gofer's end waits for its sentry's, which explains it.
+constexpr int kGoferFirstMs = 100;
 
 uint64_t NowNs() {
   timespec now{};
@@ -374,7 +376,15 @@ int Sandbox::Supervise() {
     if (fds[1].revents != 0) OnControl();
     if (fds[0].revents != 0) OnSignal();
     if (fds[2].revents != 0 && !status_) OnProcess(sentry_, logs_.sentry_path);
-    if (fds[3].revents != 0 && !status_) OnProcess(gofer_, logs_.gofer_path);
+    if (fds[3].revents != 0 && !status_) {
+      // A gofer whose sentry has gone leaves at once and may be noticed first; the news is the sentry.
+      pollfd sentry_ended{sentry_.child.pid_fd.get(), POLLIN, 0};
+      if (poll(&sentry_ended, 1, kGoferFirstMs) > 0) {
+        OnProcess(sentry_, logs_.sentry_path);
+      } else {
+        OnProcess(gofer_, logs_.gofer_path);
+      }
+    }
   }
   return *status_;
 }

@@ -120,7 +120,6 @@ void AddStdio(BootConfig& config) {
     if (isatty(fd) != 0) config.stdio_terminals |= 1U << fd;
   }
   if ((config.stdio_terminals & 1) != 0) {
-    tcgetattr(0, &config.terminal_modes);
     ioctl(0, TIOCGWINSZ, &config.terminal_size);
   }
 }

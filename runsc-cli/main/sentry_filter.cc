@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <vector>
 
+#include "platform/stub/stub_calls.h"
+
 namespace runsc {
 namespace {
 
@@ -44,6 +46,8 @@ void AddFiles(Rows& rows) {
       {SYS_writev, "writev", {}, "stdio"},
       {SYS_pread64, "pread64", {}, "donated files"},
       {SYS_pwrite64, "pwrite64", {}, "donated files, stub acknowledgements"},
+      {SYS_preadv, "preadv", {}, "preadv2 without flags, as glibc spells it"},
+      {SYS_pwritev, "pwritev", {}, "pwritev2 without flags, as glibc spells it"},
       {SYS_preadv2, "preadv2", {}, "reads that must not wait (RWF_NOWAIT)"},
       {SYS_pwritev2, "pwritev2", {}, "appending and synchronous writes (RWF_*)"},
       {SYS_close, "close", {}, "descriptors that the guest has closed"},
@@ -69,6 +73,7 @@ void AddMemory(Rows& rows) {
       {SYS_munmap, "munmap", {}, "heap, stacks, windows"},
       {SYS_mprotect, "mprotect", {Only(2, PROT_READ | PROT_WRITE)}, "stacks, heap; never executable"},
       {SYS_mremap, "mremap", {}, "realloc of large blocks"},
+      {SYS_mincore, "mincore", {}, "which pages of the pool are present"},
       {SYS_brk, "brk", {}, "heap"},
       {SYS_madvise, "madvise",
        {OneOf(2, {MADV_NORMAL, MADV_WILLNEED, MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_HUGEPAGE,
@@ -99,10 +104,15 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_gettid, "gettid", {}, "glibc; owner of a host lock"},
       {SYS_getpid, "getpid", {}, "glibc: raise, abort"},
       {SYS_tgkill, "tgkill", {Equals(0, pid)}, "interrupt own threads; abort"},
+      {SYS_tgkill, "tgkill", {Equals(2, platform::kInterruptSignal)}, "interrupt guest threads"},
+      {SYS_sched_setaffinity, "sched_setaffinity", {}, "a thread and its stub's on one CPU"},
       {SYS_rt_sigaction, "rt_sigaction", {NotEquals32(0, SIGSYS)}, "handlers; not the one that reports us"},
       {SYS_rt_sigprocmask, "rt_sigprocmask", {}, "glibc, around thread creation"},
       {SYS_rt_sigreturn, "rt_sigreturn", {}, "end of a handler"},
       {SYS_sched_yield, "sched_yield", {}, "hand over when no CPU is free"},
+      {SYS_getcpu, "getcpu", {}, "a guest thread and its sentry thread on one CPU"},
+      {SYS_sched_getparam, "sched_getparam", {}, "Abseil's mutex when contended: priority of the waiter"},
+      {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil's mutex when contended: priority of the waiter"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
   });
@@ -136,7 +146,7 @@ void AddStubs(Rows& rows, bool ptrace_platform) {
        {OneOf(0, {PTRACE_SEIZE, PTRACE_DETACH, PTRACE_CONT, PTRACE_SYSEMU,
                   PTRACE_SYSEMU_SINGLESTEP, PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_SETREGS,
                   PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO, PTRACE_SETOPTIONS,
-                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GETEVENTMSG})},
+                  PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_GET_SYSCALL_INFO, PTRACE_GETEVENTMSG})},
        "platform ptrace: run guest code"},
       {SYS_wait4, "wait4", {}, "platform ptrace: a guest thread has stopped"},
   });

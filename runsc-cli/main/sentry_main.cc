@@ -2,6 +2,7 @@
 // report of violations, everything that needs the host (Guest::Prepare), the filter, the guest.
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <string>
 
+#include "absl/base/internal/sysinfo.h"
 #include "absl/synchronization/mutex.h"
 #include "platform/base/log.h"
 #include "platform/seccomp/filter.h"
@@ -37,6 +39,15 @@ base::Fd CloseOnExec(int fd) {
   return base::Fd(fd);
 }
 
+// What libraries would look up in files the first time they need it, when there are none any more.
+void WarmUpLibraries() {
+  // Else malloc counts the CPUs, in /sys, before it makes a further arena.
+  mallopt(M_ARENA_MAX, 8);
+  // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal frequency.
+  (void)absl::base_internal::NumCPUs();
+  (void)absl::base_internal::NominalCPUFrequency();
+}
+
 int SentryMain() {
   absl::StatusOr<BootConfig> config = ReadBootConfig(kConfigFd);
   if (!config.ok()) {
@@ -53,6 +64,7 @@ int SentryMain() {
   // Debian's Abseil checks lock order in release builds, too, at a price.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 #endif
+  WarmUpLibraries();
   // Stubs inherit it, and platform ptrace must be able to trace them.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 

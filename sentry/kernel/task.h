@@ -136,6 +136,12 @@ class Task : public std::enable_shared_from_this<Task> {
   bool IsKilled() const { return (wake_state_.load(std::memory_order_acquire) & kKilled) != 0; }
   // Any thread: leaves guest mode or Block soon, to look at signals and stops.
   void Interrupt();
+  // Any thread. In guest code (or about to be); and after Interrupt(): still in the guest code that it is to leave.
+  bool InGuest() const { return (wake_state_.load(std::memory_order_seq_cst) & kInGuest) != 0; }
+  bool HasYetToNoticeInterrupt() const {
+    constexpr uint32_t kBoth = kInGuest | kInterrupt;
+    return (wake_state_.load(std::memory_order_seq_cst) & kBoth) == kBoth;
+  }
 
   // --- Signals (signal/signals.cc). Any thread.
   // To this thread (tgkill) or to its process (kill). EAGAIN if the queue is full (RLIMIT_SIGPENDING).

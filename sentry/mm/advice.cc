@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sentry/mm/memory_manager_impl.h"
+#include "sentry/mm/residency.h"
 
 namespace sentry {
 
@@ -289,11 +290,13 @@ Result<std::vector<uint8_t>> MemoryManager::Mincore(uint64_t address, uint64_t l
       for (auto run = impl_->pages.FindFrom(at);
            run != impl_->pages.end() && run->second.start < to; ++run) {
         const uint64_t from = std::max(at, run->second.start);
-        const std::span<std::byte> window =
-            impl_->pool.Window(run->second.Pool(from, std::min(to, run->second.end)));
+        const platform::PoolRange range =
+            run->second.Pool(from, std::min(to, run->second.end));
         uint8_t* out = residency.data() + (from - address) / kPageSize;
-        if (mincore(window.data(), window.size(), out) != 0) return base::LastErrno();
-        for (size_t page = 0; page < window.size() / kPageSize; page++) out[page] &= 1;
+        ForEachResident(impl_->pool, range, ~uint64_t{0}, [&](platform::PoolRange resident) {
+          std::fill(out + (resident.start - range.start) / kPageSize,
+                    out + (resident.end - range.start) / kPageSize, uint8_t{1});
+        });
       }
     }
     at = to;

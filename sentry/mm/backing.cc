@@ -10,6 +10,7 @@
 
 #include "platform/base/log.h"
 #include "sentry/mm/memory_manager_impl.h"
+#include "sentry/mm/residency.h"
 
 namespace sentry {
 
@@ -27,15 +28,12 @@ constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 }
 
 // Copies the pages that exist; the others read as zero on both sides, and reading them would make them exist.
-void CopyResident(std::span<const std::byte> from, std::span<std::byte> to) {
-  const size_t pages = from.size() / kPageSize;
-  std::vector<unsigned char> present(pages, 1);
-  void* address = const_cast<std::byte*>(from.data());
-  if (mincore(address, from.size(), present.data()) != 0) present.assign(pages, 1);
-  for (size_t page = 0; page < pages; page++) {
-    if ((present[page] & 1) == 0) continue;
-    std::memcpy(to.data() + page * kPageSize, from.data() + page * kPageSize, kPageSize);
-  }
+void CopyResident(platform::MemoryPool& pool, platform::PoolRange from, platform::PoolRange to) {
+  ForEachResident(pool, from, ~uint64_t{0}, [&](platform::PoolRange run) {
+    const uint64_t start = to.start + (run.start - from.start);
+    std::memcpy(pool.Window({start, start + run.size()}).data(), pool.Window(run).data(),
+                run.size());
+  });
 }
 
 }  // namespace
@@ -260,7 +258,7 @@ Result<void> MemoryManager::Impl::BreakCopyOnWriteLocked(const Vma& vma, Private
     return {};
   }
   const platform::PoolRange fresh = TRY(pool.Allocate(end - start));
-  CopyResident(pool.Window(run.Pool(start, end)), pool.Window(fresh));
+  CopyResident(pool, run.Pool(start, end), fresh);
   pages.Remove(start, end, leftovers.ranges);
   pages.Insert({start, end, fresh.start, false});
   return MapLocked(start, end, false);

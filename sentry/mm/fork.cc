@@ -20,6 +20,7 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork() {
   Impl& to = *child->impl_;
   Impl& from = *impl_;
   to.dumpable.store(from.dumpable.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  to.membarrier_registrations.store(from.membarrier_registrations.load());
   absl::MutexLock lock(&from.mu);
   // Nobody else knows of the child yet; taken for the checker, and always after a parent's.
   absl::MutexLock child_lock(&to.mu);

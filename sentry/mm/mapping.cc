@@ -195,6 +195,7 @@ Result<Vma> AreaFromRequest(const MmapRequest& request, platform::MemoryPool& po
     return Errno(EINVAL);
   }
   if ((request.flags & MAP_HUGETLB) != 0 && anonymous) return Errno(ENOMEM);  // The pool is empty.
+  if (!request.file_executable) vma.may_protect &= ~PROT_EXEC;
   vma.mappable = request.mappable;
   vma.offset = anonymous ? 0 : request.offset;
   if (anonymous && vma.shared) vma.mappable = TRY(SharedAnonymous::Create(pool, length));

@@ -8,6 +8,7 @@
 
 #include "platform/base/log.h"
 #include "sentry/mm/memory_manager_impl.h"
+#include "sentry/mm/residency.h"
 
 namespace sentry {
 
@@ -25,6 +26,9 @@ constexpr uint64_t kStackRandomBytesMax = uint64_t{16} << 30;
 constexpr uint64_t kStackGapMin = uint64_t{128} << 20;
 // Counted as resident of a file mapping: what an ordinary program touches of one.
 constexpr uint64_t kFileResidentEstimate = uint64_t{256} << 10;
+
+// Runs of resident pages looked at per area: an estimate may end somewhere.
+constexpr uint64_t kResidentRunsMax = 4096;
 
 uint64_t NextId() {
   static std::atomic<uint64_t> next{1};
@@ -160,6 +164,21 @@ void MemoryManager::SetLimits(const MemoryLimits& limits) {
   impl_->limits = limits;
 }
 
+MemoryLimits MemoryManager::limits() const {
+  absl::ReaderMutexLock lock(&impl_->mu);
+  return impl_->limits;
+}
+
+std::atomic<uint32_t>& MemoryManager::membarrier_registrations() {
+  return impl_->membarrier_registrations;
+}
+
+bool MemoryManager::IsMapped(uint64_t address, uint64_t length) const {
+  if (length > ~address) return false;
+  absl::ReaderMutexLock lock(&impl_->mu);
+  return impl_->vmas.Covers(PageDown(address), address + length);
+}
+
 MemoryManager::Image MemoryManager::image() const {
   absl::ReaderMutexLock lock(&impl_->mu);
   return impl_->image;
@@ -175,16 +194,9 @@ void MemoryManager::Impl::NoteVirtualLocked() {
 }
 
 uint64_t MemoryManager::Impl::ResidentIn(platform::PoolRange range) const {
-  constexpr uint64_t kStep = uint64_t{16} << 20;
-  std::vector<unsigned char> present;
   uint64_t bytes = 0;
-  for (uint64_t at = range.start; at < range.end; at += kStep) {
-    const platform::PoolRange part{at, std::min(at + kStep, range.end)};
-    present.assign(part.size() / kPageSize, 0);
-    const std::span<std::byte> window = pool.Window(part);
-    if (mincore(window.data(), window.size(), present.data()) != 0) return range.size();
-    for (const unsigned char page : present) bytes += (page & 1) * kPageSize;
-  }
+  ForEachResident(pool, range, kResidentRunsMax,
+                  [&bytes](platform::PoolRange run) { bytes += run.size(); });
   return bytes;
 }
 

@@ -32,6 +32,7 @@ struct MmapRequest {
   std::shared_ptr<Mappable> mappable;  // Null for anonymous memory.
   std::shared_ptr<File> file;          // Keeps the open file alive; name shown in maps. May be null.
   bool file_writable = true;           // May PROT_WRITE be given to a shared mapping later (VM_MAYWRITE)?
+  bool file_executable = true;         // May PROT_EXEC be given (not on a noexec mount)?
   std::string name;                    // For special areas: "[heap]", "[stack]", "[vdso]".
   bool grows_down = false;
 };
@@ -185,6 +186,7 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   void ReleaseAll();
 
   void SetLimits(const MemoryLimits& limits);
+  MemoryLimits limits() const;
   MemoryUsage Usage() const;
   // In address order.
   std::vector<VmaInfo> Vmas() const;
@@ -201,6 +203,10 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   };
   Image image() const;
   void SetImage(Image image);
+  // True if every page of the range lies in some area.
+  bool IsMapped(uint64_t address, uint64_t length) const;
+  // MEMBARRIER_CMD_REGISTER_* seen so far.
+  std::atomic<uint32_t>& membarrier_registrations();
   // dumpable (prctl PR_SET_DUMPABLE).
   std::atomic<int>& dumpable();
 

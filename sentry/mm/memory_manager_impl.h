@@ -203,6 +203,7 @@ struct MemoryManager::Impl {
   const uint64_t address_max;
   const uint64_t id;  // For futex keys; never reused.
   std::atomic<int> dumpable{1};
+  std::atomic<uint32_t> membarrier_registrations{0};
   // The platform could not forget a mapping: no page of this memory may be given to anyone else.
   std::atomic<bool> host_stuck{false};
   uint64_t layout_seed = 0;

@@ -63,6 +63,11 @@ Result<int64_t> TimeFromOption(std::span<const uint8_t> bytes) {
   return std::min(value.seconds, kSecondsMax) * kSecondNs + value.microseconds * 1000;
 }
 
+Deadline DeadlineAfter(Kernel& kernel, int64_t timeout_ns) {
+  if (timeout_ns == 0) return Deadline::Never();
+  return Deadline::At(kernel.clock().MonotonicNs() + timeout_ns);
+}
+
 }  // namespace
 
 std::vector<uint8_t> OptionValue(int32_t value) { return Bytes(value); }
@@ -106,6 +111,9 @@ Result<size_t> Socket::Write(Task& task, IoBuffer& from, uint64_t*) {
   }
   return result;
 }
+
+Deadline Socket::ReadDeadline(Task&) { return DeadlineAfter(kernel_, options_.receive_timeout_ns); }
+Deadline Socket::WriteDeadline(Task&) { return DeadlineAfter(kernel_, options_.send_timeout_ns); }
 
 Result<uint64_t> Socket::Ioctl(Task& task, uint32_t command, uint64_t argument) {
   const base::UserOut<int32_t> out{base::UserAddr(argument)};

@@ -131,6 +131,8 @@ class Socket : public File {
   base::Result<Attributes> GetAttributes() override;
   base::Result<void> SetAttributes(const AttributeChanges& changes) override;
   WaitQueue* wait_queue() override { return queue_.get(); }
+  Deadline ReadDeadline(Task& task) override;
+  Deadline WriteDeadline(Task& task) override;
   std::string DisplayName() const override;
   uint64_t number() const { return number_; }
 

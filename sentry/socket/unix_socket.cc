@@ -79,7 +79,7 @@ void UnixName::Set(const SocketAddress& address) {
 
 Result<void> UnixNames::Bind(const std::string& name, const std::shared_ptr<UnixSocket>& socket) {
   const absl::MutexLock lock(&mu_);
-  const auto [entry, added] = names_.try_emplace(name, socket.get(), socket);
+  const auto [entry, added] = names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket);
   return added ? Result<void>() : Errno(EADDRINUSE);
 }
 
@@ -89,20 +89,20 @@ Result<std::string> UnixNames::BindAny(const std::shared_ptr<UnixSocket>& socket
     next_ = (next_ + 1) % kAutobindNames;
     std::string name(5, '0');
     for (size_t i = 0; i < name.size(); ++i) name[i] = kHexDigits[(next_ >> (4 * (4 - i))) & 0xf];
-    if (names_.try_emplace(name, socket.get(), socket).second) return name;
+    if (names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket).second) return name;
   }
   return Errno(ENOSPC);
 }
 
-std::shared_ptr<UnixSocket> UnixNames::Find(const std::string& name) {
+std::shared_ptr<UnixSocket> UnixNames::Find(int type, const std::string& name) {
   const absl::MutexLock lock(&mu_);
-  const auto found = names_.find(name);
+  const auto found = names_.find({type, name});
   return found == names_.end() ? nullptr : found->second.second.lock();
 }
 
 void UnixNames::Remove(const std::string& name, const UnixSocket* socket) {
   const absl::MutexLock lock(&mu_);
-  const auto found = names_.find(name);
+  const auto found = names_.find({socket->kind().type, name});
   if (found != names_.end() && found->second.first == socket) names_.erase(found);
 }
 
@@ -200,7 +200,7 @@ Result<std::shared_ptr<UnixSocket>> UnixSocket::FindPeer(Task& task, const Socke
   if (address.length == kPathOffset) return Errno(EINVAL);
   std::shared_ptr<UnixSocket> found;
   if (IsAbstract(address)) {
-    found = kernel().network().unix_names().Find(AbstractName(address));
+    found = kernel().network().unix_names().Find(kind().type, AbstractName(address));
   } else {
     const Path place = TRY(kernel().vfs().Walk(task, {}, PathName(address), {}));
     Inode& inode = *place.dentry->inode();

@@ -29,14 +29,14 @@ class UnixName {
   SocketAddress address_ ABSL_GUARDED_BY(mu_);  // Length 0: none.
 };
 
-// Abstract names.
+// Abstract names; those of stream, datagram and sequenced-packet sockets are apart.
 class UnixNames {
  public:
   // EADDRINUSE.
   base::Result<void> Bind(const std::string& name, const std::shared_ptr<UnixSocket>& socket) ABSL_LOCKS_EXCLUDED(mu_);
   // Picks a free name of five hexadecimal digits. ENOSPC.
   base::Result<std::string> BindAny(const std::shared_ptr<UnixSocket>& socket) ABSL_LOCKS_EXCLUDED(mu_);
-  std::shared_ptr<UnixSocket> Find(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  std::shared_ptr<UnixSocket> Find(int type, const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   void Remove(const std::string& name, const UnixSocket* socket) ABSL_LOCKS_EXCLUDED(mu_);
 
   // All unix sockets, for /proc/net/unix.
@@ -46,7 +46,8 @@ class UnixNames {
 
  private:
   absl::Mutex mu_;
-  std::map<std::string, std::pair<const UnixSocket*, std::weak_ptr<UnixSocket>>> names_ ABSL_GUARDED_BY(mu_);
+  using Key = std::pair<int, std::string>;
+  std::map<Key, std::pair<const UnixSocket*, std::weak_ptr<UnixSocket>>> names_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, UnixSocket*> sockets_ ABSL_GUARDED_BY(mu_);  // By number.
   uint32_t next_ ABSL_GUARDED_BY(mu_) = 0;
 };

@@ -18,7 +18,6 @@ using base::Result;
 using base::UserAddr;
 using base::UserInOut;
 using base::UserOut;
-using sentry::Deadline;
 using sentry::Socket;
 using sentry::SocketAddress;
 using sentry::SocketRef;
@@ -49,11 +48,6 @@ Result<NewSocket> Decode(int32_t family, int32_t type, int32_t protocol) {
   result.close_on_exec = (type & SOCK_CLOEXEC) != 0;
   result.nonblocking = (type & SOCK_NONBLOCK) != 0;
   return result;
-}
-
-Deadline TimeoutDeadline(Task& task, int64_t timeout_ns) {
-  if (timeout_ns == 0) return Deadline::Never();
-  return Deadline::At(task.kernel().clock().MonotonicNs() + timeout_ns);
 }
 
 }  // namespace
@@ -125,7 +119,7 @@ Result<int32_t> Accept4(Task& task, int32_t fd, UserAddr address, UserInOut<int3
   const int64_t timeout_ns = socket->options().receive_timeout_ns;
   auto accepted =
       RetryUntilReady(task, socket->wait_queue(), sentry::kPollReadable, socket->nonblocking(),
-                      TimeoutDeadline(task, timeout_ns),
+                      socket->ReadDeadline(task),
                       [&] { return socket->Accept(task, (flags & SOCK_NONBLOCK) != 0); });
   if (!accepted.ok()) return WaitError(accepted.error(), timeout_ns != 0);
   SocketRef connection = std::move(accepted).value();
@@ -150,7 +144,7 @@ Result<void> Connect(Task& task, int32_t fd, UserAddr address, int32_t length) {
   const int64_t timeout_ns = socket->options().send_timeout_ns;
   const auto result =
       RetryUntilReady(task, socket->wait_queue(), sentry::kPollWritable, socket->nonblocking(),
-                      TimeoutDeadline(task, timeout_ns), [&] { return socket->Connect(task, to); });
+                      socket->WriteDeadline(task), [&] { return socket->Connect(task, to); });
   if (!result.ok()) return WaitError(result.error(), timeout_ns != 0);
   return {};
 }

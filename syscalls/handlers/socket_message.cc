@@ -69,11 +69,6 @@ Result<IoBuffer> MessageBuffer(Task& task, uint64_t vectors, uint64_t count) {
   return IoBuffer(task.memory(), std::move(ranges));
 }
 
-Deadline TimeoutDeadline(Task& task, int64_t timeout_ns) {
-  if (timeout_ns == 0) return Deadline::Never();
-  return Deadline::At(task.kernel().clock().MonotonicNs() + timeout_ns);
-}
-
 // --- Sending.
 
 Result<void> CheckClaimedCredentials(Task& task, const PeerCredentials& claimed) {
@@ -134,7 +129,7 @@ Result<uint64_t> DoSend(Task& task, const SocketRef& socket, SendRequest& reques
   const int64_t timeout_ns = socket->options().send_timeout_ns;
   const auto result =
       RetryUntilReady(task, socket->wait_queue(), sentry::kPollWritable, nonblocking,
-                      TimeoutDeadline(task, timeout_ns), [&] { return socket->Send(task, request); });
+                      socket->WriteDeadline(task), [&] { return socket->Send(task, request); });
   if (request.from.done() > 0 && socket->is_stream()) return uint64_t{request.from.done()};
   if (result.ok()) return static_cast<uint64_t>(result.value());
   if (result.error() == EPIPE && socket->kind().type != SOCK_DGRAM) RaiseBrokenPipe(task, request.flags);
@@ -234,7 +229,7 @@ Result<Received> DoReceive(Task& task, const SocketRef& socket, IoBuffer& to, in
   if (socket->is_path_only()) return Errno(EBADF);
   const bool nonblocking = socket->nonblocking() || (flags & MSG_DONTWAIT) != 0 || (flags & MSG_ERRQUEUE) != 0;
   const int64_t timeout_ns = socket->options().receive_timeout_ns;
-  const Deadline deadline = TimeoutDeadline(task, timeout_ns);
+  const Deadline deadline = socket->ReadDeadline(task);
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 && socket->is_stream();
   ReceiveRequest request{to, flags};
   Received received;

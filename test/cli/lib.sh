@@ -32,7 +32,7 @@ refused() {
 
 # The sandbox's processes, by executable name: other sandboxes may run on the machine, so only those that
 # descend from this script count. Orphans are found by their name among the children of init.
-processes() { ps -eo pid,ppid,comm | awk '$3 ~ /^runsc/ || $3 ~ /^ravelin/ {print $1, $3}' | sort; }
+processes() { ps -eo pid,ppid,comm,stat | awk '$4 !~ /^Z/ && ($3 ~ /^runsc/ || $3 ~ /^ravelin/) {print $1, $3}' | sort; }
 
 # snapshot FILE: processes, mounts and temporary files as they are now.
 snapshot() {

@@ -201,8 +201,8 @@ Result<size_t> GoferRegular::ReadInto(IoBuffer& to, uint64_t offset) {
   const int fd = read_fd();
   if (fd < 0) return Errno(EACCES);
   const size_t count = TRY(MoveAll(to, true, [&](std::span<const iovec> vectors, size_t done) {
-    return Count(preadv(fd, vectors.data(), static_cast<int>(vectors.size()),
-                        static_cast<off_t>(offset + done)));
+    return Count(preadv2(fd, vectors.data(), static_cast<int>(vectors.size()),
+                        static_cast<off_t>(offset + done), 0));
   }));
   MarkRead();
   return count;

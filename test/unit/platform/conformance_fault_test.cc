@@ -22,6 +22,12 @@ GUEST_CODE(fault_int80, "nop\n int $0x80\n nop\n")
 GUEST_CODE(fault_hlt, "hlt\n")
 GUEST_CODE(fault_syscalls, "1: syscall\n jmp 1b\n")
 GUEST_CODE(fault_set_tf, "pushfq\n orq $0x100, (%rsp)\n popfq\n nop\n syscall\n")
+GUEST_CODE(fault_vsyscall, "call *%rbx\n syscall\n")
+GUEST_CODE(fault_set_nt_ac, "pushfq\n orq $0x44000, (%rsp)\n popfq\n 1: syscall\n jmp 1b\n")
+GUEST_CODE(fault_sse,
+           "movdqu (%rdi), %xmm7\n fldl (%rdi)\n movq (%rsi), %rax\n"
+           "movdqu %xmm7, 16(%rdi)\n fstpl 32(%rdi)\n syscall\n")
+GUEST_CODE(fault_sse_loop, "movdqu (%rdi), %xmm7\n 1: movdqu %xmm7, 16(%rdi)\n jmp 1b\n")
 GUEST_CODE(fault_fill, "1: movq %rsi, (%rdi)\n addq $8, %rdi\n cmpq %rdi, %rdx\n jne 1b\n jmp .\n")
 
 namespace {
@@ -90,6 +96,38 @@ TEST_CASE("a fault carries address and access, and the instruction can be retrie
     CHECK(event.address == kData);
     CHECK(event.access == platform::kAccessExec);
     CHECK(registers.rip == kData);
+  }
+}
+
+TEST_CASE("extended state survives faults, signals and interrupts", "[fault][fpu]") {
+  Machine& machine = EachMachine();
+  {
+    Guest guest(machine, fault_sse());
+    guest.Data<double>()[0] = 1.5;
+    guest.Data<uint64_t>()[1] = 0x5555;
+    Registers registers = guest.Start();
+    registers.rdi = kData;
+    registers.rsi = 0x600000;
+    for (int i = 0; i < 3; i++) REQUIRE(guest.Switch(registers).kind == EventKind::kFault);
+    registers.rsi = kData;
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    CHECK(guest.Data<double>()[2] == 1.5);
+    CHECK(guest.Data<uint64_t>()[3] == 0x5555);
+    CHECK(guest.Data<double>()[4] == 1.5);
+  }
+  Guest guest(machine, fault_sse_loop());
+  guest.Data<uint64_t>()[0] = 0x7777;
+  Registers registers = guest.Start();
+  registers.rdi = kData;
+  for (int i = 0; i < 50; i++) {
+    std::thread interrupter([&] {
+      // Once the guest is in its loop, whatever it stores comes from the register.
+      while (*guest.Data<std::atomic<uint64_t>>(kData + 16) != 0x7777) std::this_thread::yield();
+      guest.context().Interrupt();
+    });
+    REQUIRE(guest.Switch(registers).kind == EventKind::kInterrupted);
+    interrupter.join();
+    *guest.Data<std::atomic<uint64_t>>(kData + 16) = 0;
   }
 }
 
@@ -205,6 +243,33 @@ TEST_CASE("int 0x80 is a segmentation fault at the instruction", "[fault]") {
   CHECK(event.signal == SIGSEGV);
   CHECK(registers.rip == kCode + 1);
   CHECK(registers.rax == 1);
+}
+
+TEST_CASE("a call into the host's vsyscall page is a system call or a fault", "[fault]") {
+  Guest guest(EachMachine(), fault_vsyscall());
+  Registers registers = guest.Start();
+  registers.rbx = 0xffffffffff600400;  // time
+  registers.rdi = 0;
+  const Event event = guest.Switch(registers);
+  if (event.kind == EventKind::kSyscall) {
+    CHECK(registers.orig_rax == SYS_time);
+    CHECK(registers.rip == kCode + 2);
+    registers.rax = 17;
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    CHECK(registers.orig_rax == 17);
+  } else {  // A host without it.
+    CHECK(event.kind == EventKind::kFault);
+    CHECK(event.address == registers.rbx);
+  }
+}
+
+TEST_CASE("flags that would upset the stub do not", "[hostile]") {
+  Guest guest(EachMachine(), fault_set_nt_ac());
+  Registers registers = guest.Start();
+  for (int i = 0; i < 3; i++) {
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    CHECK((registers.eflags & 0x40000) != 0);
+  }
 }
 
 TEST_CASE("a stack pointer that is garbage hurts nobody", "[hostile]") {

@@ -346,6 +346,39 @@ TEST_CASE("no interrupt is lost and none is invented under load", "[platform][in
   CHECK(guest.Switch(registers).kind == EventKind::kSyscall);
 }
 
+double CpuSeconds(clockid_t clock) {
+  timespec time{};
+  REQUIRE(clock_gettime(clock, &time) == 0);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST_CASE("waiting costs no CPU, on either side", "[platform][idle]") {
+  Machine& machine = EachMachine();
+  {
+    // The sentry is busy with something else for a while: the stub sleeps.
+    Guest guest(machine, code_syscall_loop());
+    Registers registers = guest.Start();
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    clockid_t clock{};
+    REQUIRE(clock_getcpuclockid(guest.space().host_pid(), &clock) == 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const double before = CpuSeconds(clock);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    CHECK(CpuSeconds(clock) - before < 0.001);
+  }
+  // The guest computes: the sentry sleeps.
+  Guest guest(machine, code_spin());
+  Registers registers = guest.Start();
+  std::thread interrupter([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    guest.context().Interrupt();
+  });
+  const double before = CpuSeconds(CLOCK_THREAD_CPUTIME_ID);
+  CHECK(guest.Switch(registers).kind == EventKind::kInterrupted);
+  CHECK(CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - before < 0.01);
+  interrupter.join();
+}
+
 TEST_CASE("the death of the host process is noticed", "[platform][death]") {
   Guest guest(EachMachine(), code_spin());
   Registers registers = guest.Start();
@@ -533,6 +566,30 @@ TEST_CASE("threads of the guest come and go", "[platform]") {
     for (std::thread& thread : threads) thread.join();
   }
   CHECK(calls == 5 * 8 * 50);
+}
+
+// A pair that shares a CPU must not bind the threads that its host thread makes.
+TEST_CASE("a context's host thread may use all CPUs, whoever made it", "[platform]") {
+  Guest guest(EachMachine(), code_syscall_loop());
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof(all), &all) == 0);
+  std::atomic<bool> equal = false;
+  std::thread pinned([&] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof(one), &one);
+    std::thread child([&] {
+      auto context = guest.machine().platform().NewContext().value();
+      Registers registers = guest.Start();
+      (void)context->Switch(guest.space(), registers);
+      cpu_set_t now;
+      equal = sched_getaffinity(0, sizeof(now), &now) == 0 && CPU_EQUAL(&now, &all);
+    });
+    child.join();
+  });
+  pinned.join();
+  CHECK(equal);
 }
 
 TEST_CASE("a thousand address spaces live at the same time", "[platform]") {

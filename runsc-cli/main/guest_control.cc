@@ -1,0 +1,43 @@
+#include "runsc-cli/main/guest_control.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "platform/base/log.h"
+#include "runsc-cli/main/launch.h"
+
+namespace runsc {
+
+GuestControl::GuestControl(int control, int gofer, Handler on_frame)
+    : control_(control), gofer_(gofer), on_frame_(std::move(on_frame)) {
+  std::thread([this] { Run(); }).detach();
+}
+
+void GuestControl::Finish() { finishing_.store(true); }
+
+void GuestControl::Run() {
+  while (true) {
+    pollfd ends[2] = {{control_, POLLIN, 0}, {gofer_, POLLRDHUP, 0}};
+    if (poll(ends, 2, -1) < 0 && errno == EINTR) continue;
+    if (finishing_.load()) return;
+    if ((ends[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0) {
+      LOG_ERROR("the gofer has gone: the sandbox ends");
+      (void)SendFrame(control_, FrameKind::kFailed, kOwnFailure, "the sandbox's file server (runsc-gofer) died").ok();
+      _exit(kOwnFailure);
+    }
+    if (ends[0].revents == 0) continue;
+    const base::Result<Frame> frame = ReceiveFrame(control_);
+    if (frame.ok()) {
+      on_frame_(frame.value());
+    } else if (frame.error() != EBADMSG) {
+      if (finishing_.load()) return;
+      LOG_ERROR("runsc has gone: the sandbox ends");
+      _exit(kOwnFailure);
+    }
+  }
+}
+
+}  // namespace runsc

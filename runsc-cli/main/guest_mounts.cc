@@ -1,0 +1,151 @@
+#include "runsc-cli/main/guest_mounts.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "platform/base/strings.h"
+#include "sentry/fs/dev/devices.h"
+#include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/gofer/gofer_file_system.h"
+#include "sentry/fs/proc/proc.h"
+#include "sentry/fs/sys/sys.h"
+#include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/vfs/vfs.h"
+
+namespace runsc {
+namespace {
+
+using base::Absl;
+using base::Result;
+
+absl::Status Failed(std::string_view what, base::Errno error) {
+  return absl::InternalError(absl::StrCat("cannot mount ", Absl(what), " in the sandbox: ", strerror(error.value())));
+}
+
+class TreeBuilder {
+ public:
+  TreeBuilder(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config, const GuestDevices& devices)
+      : kernel_(kernel), files_(files), config_(config), devices_(devices) {}
+
+  absl::Status Build() {
+    if (absl::Status status = MountRoot(); !status.ok()) return status;
+    if (absl::Status status = MountKernelFileSystems(); !status.ok()) return status;
+    for (size_t i = 1; i < config_.attach_points.size(); ++i) {
+      if (absl::Status status = MountVolume(config_.attach_points[i]); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  sentry::TmpfsOptions Memory(uint32_t mode) const {
+    sentry::TmpfsOptions options;
+    options.mode = mode;
+    return options;
+  }
+
+  Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
+    return sentry::FileSystemRef(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), Memory(mode)));
+  }
+
+  // `exclusive`: nobody else is expected to change the tree while the sandbox runs.
+  Result<sentry::FileSystemRef> Serve(const AttachPoint& attach, bool exclusive) {
+    sentry::GoferOptions options;
+    options.attach_name = attach.name;
+    options.read_only = attach.read_only;
+    options.exclusive = exclusive;
+    return sentry::FileSystemRef(TRY(sentry::GoferFileSystem::Create(files_, options)));
+  }
+
+  absl::Status MountRoot() {
+    const AttachPoint& root = config_.attach_points.front();
+    Result<sentry::FileSystemRef> lower = Serve(root, true);
+    if (!lower.ok()) return Failed("the root", lower.error());
+    Result<sentry::FileSystemRef> overlay = std::move(lower);
+    const auto mounted = kernel_.vfs().MountRoot(std::move(overlay).value(), "none", 0);
+    if (!mounted.ok()) return Failed("the root", mounted.error());
+    return absl::OkStatus();
+  }
+
+  absl::Status MountKernelFileSystems() {
+    constexpr uint64_t kSafe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    Result<sentry::FileSystemRef> dev = NewMemory(0755);
+    if (!dev.ok()) return Failed("/dev", dev.error());
+    const Result<void> populated = sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
+    if (!populated.ok()) return Failed("/dev", populated.error());
+    kernel_.vfs().SetCharacterDeviceOpener(sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
+    Result<sentry::FileSystemRef> shm = NewMemory(01777);
+    if (!shm.ok()) return Failed("/dev/shm", shm.error());
+    struct Entry {
+      const char* path;
+      sentry::FileSystemRef file_system;
+      const char* source;
+      uint64_t flags;
+    };
+    const Entry entries[] = {
+        {"/proc", sentry::NewProc(kernel_), "proc", kSafe},
+        {"/sys", sentry::NewSys(kernel_), "sysfs", kSafe | MS_RDONLY},
+        {"/dev", std::move(dev).value(), "dev", MS_NOSUID | MS_NOEXEC},
+        {"/dev/pts", devices_.dev_pts, "devpts", MS_NOSUID | MS_NOEXEC},
+        {"/dev/shm", std::move(shm).value(), "shm", MS_NOSUID | MS_NODEV},
+    };
+    for (const Entry& entry : entries) {
+      if (absl::Status status = Mount(entry.path, entry.file_system, entry.source, entry.flags, true); !status.ok()) {
+        return status;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MountVolume(const AttachPoint& volume) {
+    Result<sentry::FileSystemRef> served = Serve(volume, false);
+    if (!served.ok()) return Failed(volume.guest_path, served.error());
+    return Mount(volume.guest_path, std::move(served).value(), "none", volume.read_only ? MS_RDONLY : 0,
+                 volume.is_directory);
+  }
+
+  absl::Status Mount(const std::string& path, const sentry::FileSystemRef& file_system, const char* source,
+                     uint64_t flags, bool directory) {
+    if (const Result<void> made = Ensure(path, directory); !made.ok()) return Failed(path, made.error());
+    const Result<sentry::Path> at = kernel_.vfs().WalkAsKernel(path);
+    if (!at.ok()) return Failed(path, at.error());
+    const auto mounted = kernel_.vfs().MountAt(at.value(), file_system, source, flags);
+    if (!mounted.ok()) return Failed(path, mounted.error());
+    return absl::OkStatus();
+  }
+
+  // The mount point and the directories above it, made where they are missing.
+  Result<void> Ensure(const std::string& path, bool directory) {
+    sentry::Vfs& vfs = kernel_.vfs();
+    const sentry::Caller caller = vfs.KernelCaller();
+    for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+      const bool last = end == std::string::npos;
+      const std::string prefix = path.substr(0, end);
+      if (!vfs.WalkAsKernel(prefix).ok()) {
+        if (last && !directory) {
+          TRY(vfs.MakeNode(caller, {}, prefix, S_IFREG | 0644, 0));
+        } else {
+          TRY(vfs.MakeDirectory(caller, {}, prefix, 0755));
+        }
+      }
+      if (last) return {};
+    }
+  }
+
+  sentry::Kernel& kernel_;
+  const std::shared_ptr<gofer::Client>& files_;
+  const BootConfig& config_;
+  const GuestDevices& devices_;
+};
+
+}  // namespace
+
+absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config,
+                            const GuestDevices& devices) {
+  return TreeBuilder(kernel, files, config, devices).Build();
+}
+
+}  // namespace runsc
