@@ -57,6 +57,7 @@ sentry::KernelOptions MakeKernelOptions(const BootConfig& config) {
   options.cpu_count = CountCpus();
   options.memory_bytes = HostMemoryBytes();
   options.strace = config.strace;
+  options.init_is_killable = true;
   return options;
 }
 

@@ -43,6 +43,9 @@ struct KernelOptions {
   uint64_t memory_bytes = 0;       // What free(1) shows as total.
   uint64_t tasks_max = 32768;
   bool strace = false;
+  // The first process dies of signals like any other (`do`: Ctrl-C must end `sleep 60`), instead of being shielded as
+  // the init of a PID namespace (signal(7), pid_namespaces(7)).
+  bool init_is_killable = false;
 };
 
 // A process to be started from outside: the container's first one, or `runsc exec`.

@@ -18,6 +18,23 @@ Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
       parent_(std::move(parent)),
       name_(std::move(name)) {}
 
+Dentry::~Dentry() {
+  // The last reference to a chain of ancestors may go with this one, and a path may be longer than a stack is deep.
+  std::shared_ptr<Dentry> up;
+  {
+    const absl::MutexLock lock(&name_mu_);
+    up.swap(parent_);
+  }
+  while (up != nullptr && up.use_count() == 1) {
+    std::shared_ptr<Dentry> next;
+    {
+      const absl::MutexLock lock(&up->name_mu_);
+      next.swap(up->parent_);
+    }
+    up = std::move(next);
+  }
+}
+
 std::shared_ptr<Dentry> Dentry::parent() const {
   const absl::MutexLock lock(&name_mu_);
   return parent_;
@@ -60,7 +77,6 @@ DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, In
     replaced = std::exchange(place, entry);
     if (replaced != nullptr && !replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
   }
-  PruneDeleted(replaced);
   Track(entry);
   return entry;
 }
@@ -77,7 +93,7 @@ void DentryCache::Remove(const DentryRef& directory, Dentry& child, bool leave_n
     }
     child.deleted_.store(true, std::memory_order_release);
   }
-  PruneDeleted(removed);
+  if (removed != nullptr && removed->is_directory()) PruneTree(removed);  // Names that it is known not to have.
   if (leave_negative) Insert(directory, name, nullptr);
 }
 
@@ -104,7 +120,7 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
     replaced = std::exchange(to->children_[base::Absl(name)], child);
     if (replaced != nullptr) replaced->deleted_.store(true, std::memory_order_release);
   }
-  PruneDeleted(replaced);
+  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
   if (leave_negative) Insert(from, old_name, nullptr);
   // Lock orders follow the tree, and the tree has changed.
   child->change_mu_.ForgetDeadlockInfo();
@@ -135,12 +151,6 @@ void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a, con
     b->name_ = name_a;
   }
   for (const DentryRef& each : {directory_a, directory_b, a, b}) each->change_mu_.ForgetDeadlockInfo();
-}
-
-// A directory that is gone and the names it remembers, if only as missing, refer to each other: neither would ever be
-// freed. No more are added, since look-ups in a deleted directory fail.
-void DentryCache::PruneDeleted(const DentryRef& entry) {
-  if (entry != nullptr && entry->is_directory()) PruneTree(entry);
 }
 
 void DentryCache::PruneTree(const DentryRef& root) {

@@ -40,7 +40,6 @@ class DentryCache {
   size_t size() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  static void PruneDeleted(const DentryRef& entry);
   DentryRef Put(const DentryRef& directory, std::string_view name, InodeRef inode, bool replace);
   // Puts `entry` under the clock hand's eyes, and lets the hand advance a little if the cache is full.
   void Track(const DentryRef& entry) ABSL_LOCKS_EXCLUDED(mu_);
