@@ -114,6 +114,8 @@ void AddThreads(Rows& rows, pid_t own_pid) {
       {SYS_sched_getparam, "sched_getparam", {}, "Abseil's mutex when contended: priority of the waiter"},
       {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil's mutex when contended: priority of the waiter"},
       {SYS_sched_getaffinity, "sched_getaffinity", {}, "how many CPUs there are"},
+      {SYS_sched_getparam, "sched_getparam", {}, "Abseil orders waiters by priority"},
+      {SYS_sched_getscheduler, "sched_getscheduler", {}, "Abseil orders waiters by priority"},
       {SYS_prctl, "prctl", {OneOf(0, {PR_SET_NAME, PR_SET_TIMERSLACK})}, "names of threads; exact sleeps"},
   });
 }
@@ -129,6 +131,8 @@ void AddEventsAndTime(Rows& rows) {
       {SYS_recvmsg, "recvmsg", {}, "donated descriptors, control socket"},
       {SYS_clock_gettime, "clock_gettime", {}, "clocks that the vDSO does not have (CPU time)"},
       {SYS_clock_nanosleep, "clock_nanosleep", {}, "timers' thread"},
+      {SYS_openat, "openat", {},
+       "Abseil and glibc look for CPU facts below /sys and /proc: there is no such file", Fail(ENOENT)},
       {SYS_getrandom, "getrandom", {}, "the guest's random numbers, ASLR"},
       {SYS_restart_syscall, "restart_syscall", {}, "the kernel's, after SIGSTOP and SIGCONT"},
   });

@@ -102,7 +102,7 @@ base::Result<void> JobControl::ReleaseTerminal(Task& task, ControllingTerminal& 
     session.terminal = nullptr;
     session.foreground.reset();
   }
-  released->OnDisassociated();
+  released->OnDisassociated(false);
   return {};
 }
 
@@ -239,7 +239,7 @@ void JobControl::OnLeaderExit(ThreadGroup& group) {
     session.terminal = nullptr;
     session.foreground.reset();
   }
-  released->OnDisassociated();
+  released->OnDisassociated(true);
 }
 
 }  // namespace sentry

@@ -20,8 +20,9 @@ class ControllingTerminal {
   virtual ~ControllingTerminal() = default;
   // st_rdev, shown as tty_nr in /proc/PID/stat; /dev/tty opens it.
   virtual uint64_t device() const = 0;
-  // The session gave the terminal up (TIOCNOTTY, its leader's exit). Called without locks.
-  virtual void OnDisassociated() = 0;
+  // The session gave the terminal up: by TIOCNOTTY, or because its leader exited, which hangs the terminal up. Called
+  // without locks.
+  virtual void OnDisassociated(bool leader_exited) = 0;
 };
 
 // All members below are guarded by the tree lock (pid_namespace.h), the ids never change.

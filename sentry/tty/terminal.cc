@@ -87,9 +87,9 @@ void Terminal::HangUpSlaves() {
   {
     const absl::MutexLock lock(&mu_);
     ++generation_;
+    // What programs wrote before stays for the master to read: a shell's last words.
     Events events;
     line_.FlushInput(events);
-    line_.FlushOutput(events);
   }
   slave_queue_.Notify(kPollReadable | kPollWritable | POLLHUP | POLLERR);
 }

@@ -37,7 +37,9 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
 
   uint32_t index() const { return index_; }
   uint64_t device() const override;
-  void OnDisassociated() override {}
+  void OnDisassociated(bool leader_exited) override {
+    if (leader_exited) HangUpSlaves();
+  }
 
   // --- The two ends. Opening a slave fails with EIO while it is locked (TIOCSPTLCK) or its master is gone, EBUSY by TIOCEXCL.
   FileRef OpenMaster(Path path, uint32_t flags, CredentialsRef credentials);

@@ -41,6 +41,7 @@ TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
 TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler", "[filters]") {
   for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
     for (const auto& row : filter.rows) {
+      if (row.action != platform::seccomp::kAllow) continue;
       CAPTURE(row.name, filter.process);
       for (const int number : {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork,
                                SYS_vfork, SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {

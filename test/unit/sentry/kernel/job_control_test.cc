@@ -17,7 +17,7 @@ using test::TestTask;
 class FakeTerminal : public sentry::ControllingTerminal {
  public:
   uint64_t device() const override { return 0x8803; }
-  void OnDisassociated() override { ++disassociated; }
+  void OnDisassociated(bool) override { ++disassociated; }
   int disassociated = 0;
 };
 
