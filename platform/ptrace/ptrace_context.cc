@@ -225,6 +225,11 @@ PtraceContext::Verdict PtraceContext::ReadSignal(int signal, Registers& register
 }
 
 bool PtraceContext::ReadFrame(int signal, Event& event) {
+  // A handler starts with initial extended state: what the thread has is kept here, for the next Switch.
+  if (fpu_in_thread_) {
+    if (!StoreFpu().ok()) return false;
+    fpu_in_thread_ = false;
+  }
   int status = 0;
   Registers handler;
   // The kernel gives the handler a fresh extended state.

@@ -22,6 +22,7 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode);
   Dentry(const Dentry&) = delete;
   Dentry& operator=(const Dentry&) = delete;
+  ~Dentry();
 
   const InodeRef& inode() const { return inode_; }  // Null if negative. Immutable.
   bool is_negative() const { return inode_ == nullptr; }

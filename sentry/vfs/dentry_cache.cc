@@ -18,6 +18,23 @@ Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
       parent_(std::move(parent)),
       name_(std::move(name)) {}
 
+Dentry::~Dentry() {
+  // The last reference to a chain of ancestors may go with this one, and a path may be longer than a stack is deep.
+  std::shared_ptr<Dentry> up;
+  {
+    const absl::MutexLock lock(&name_mu_);
+    up.swap(parent_);
+  }
+  while (up != nullptr && up.use_count() == 1) {
+    std::shared_ptr<Dentry> next;
+    {
+      const absl::MutexLock lock(&up->name_mu_);
+      next.swap(up->parent_);
+    }
+    up = std::move(next);
+  }
+}
+
 std::shared_ptr<Dentry> Dentry::parent() const {
   const absl::MutexLock lock(&name_mu_);
   return parent_;
@@ -60,6 +77,7 @@ DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, In
     replaced = std::exchange(place, entry);
     if (replaced != nullptr && !replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
   }
+  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
   Track(entry);
   return entry;
 }
@@ -76,6 +94,7 @@ void DentryCache::Remove(const DentryRef& directory, Dentry& child, bool leave_n
     }
     child.deleted_.store(true, std::memory_order_release);
   }
+  if (removed != nullptr && removed->is_directory()) PruneTree(removed);  // Names that it is known not to have.
   if (leave_negative) Insert(directory, name, nullptr);
 }
 
@@ -102,6 +121,7 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
     replaced = std::exchange(to->children_[base::Absl(name)], child);
     if (replaced != nullptr) replaced->deleted_.store(true, std::memory_order_release);
   }
+  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
   if (leave_negative) Insert(from, old_name, nullptr);
   // Lock orders follow the tree, and the tree has changed.
   child->change_mu_.ForgetDeadlockInfo();

@@ -35,6 +35,8 @@ Result<void> Inode::Unlink(std::string_view, Inode&) { return Errno(EPERM); }
 Result<void> Inode::RemoveDirectory(std::string_view, Inode&) { return Errno(EPERM); }
 Result<void> Inode::Rename(std::string_view, Inode&, Inode&, std::string_view, Inode*, uint32_t) { return Errno(EPERM); }
 Result<InodeRef> Inode::CreateUnnamed(const CreateContext&) { return Errno(EOPNOTSUPP); }
+Result<void> Inode::ReadEntries(uint64_t*, const DirectorySink&) { return Errno(EOPNOTSUPP); }
+Result<size_t> Inode::ReadContent(uint64_t, std::span<std::byte>) { return Errno(EOPNOTSUPP); }
 Result<std::string> Inode::ReadLink() { return Errno(EINVAL); }
 Result<Path> Inode::FollowMagic(Task&) { return Path{}; }
 Result<std::shared_ptr<File>> Inode::Open(Task&, const Path&, uint32_t) { return Errno(ENXIO); }

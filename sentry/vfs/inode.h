@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,6 +23,7 @@
 
 namespace sentry {
 
+struct DirectoryEntry;
 class Task;
 class File;
 class FileSystem;
@@ -29,6 +31,7 @@ class Inode;
 struct Path;
 
 using InodeRef = std::shared_ptr<Inode>;
+using DirectorySink = std::function<bool(const DirectoryEntry&)>;  // file.h
 
 // Owner of what is made.
 struct CreateContext {
@@ -74,6 +77,12 @@ class Inode : public std::enable_shared_from_this<Inode> {
                                     std::string_view new_name, Inode* replaced, uint32_t flags);
   // O_TMPFILE: an unnamed regular file. EOPNOTSUPP by default.
   virtual base::Result<InodeRef> CreateUnnamed(const CreateContext& context);
+
+  // For file systems on top of this one, without an open file or a task. EOPNOTSUPP by default.
+  // Names without "." and "..", from *offset on (0 to begin); sets *offset to continue.
+  virtual base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink);
+  // Content of a regular file; short at its end.
+  virtual base::Result<size_t> ReadContent(uint64_t offset, std::span<std::byte> out);
 
   // --- Symbolic links. EINVAL by default.
   virtual base::Result<std::string> ReadLink();

@@ -292,6 +292,13 @@ Result<uint64_t> GoferDirectoryFile::Seek(Task&, uint64_t position, int64_t offs
   return static_cast<uint64_t>(target);
 }
 
+Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& sink) {
+  const std::shared_ptr<DirectoryListing> listing = TRY(List());
+  if (*offset < DirectoryListing::kFirstCookie) *offset = DirectoryListing::kFirstCookie;
+  listing->Read(offset, sink);
+  return {};
+}
+
 Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset,
                                                const DirectorySink& sink) {
   const absl::MutexLock lock(&mu_);

@@ -193,6 +193,7 @@ class GoferDirectory final : public GoferInode {
   base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory,
                             std::string_view new_name, Inode* replaced, uint32_t flags) override;
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
+  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override;
 
   // One message, whether or not this directory is bound: walks `names` from here. `keep` says which of the
   // steps are to be bound; `fids` has one entry per step, kNoFid if it was not.
@@ -251,6 +252,7 @@ class GoferRegular final : public GoferInode, public Mappable {
   ~GoferRegular() override;
 
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
+  base::Result<size_t> ReadContent(uint64_t offset, std::span<std::byte> out) override;
 
   // ---- For open files.
   // Makes sure that there is a donated descriptor, and that it stays until CloseHost.

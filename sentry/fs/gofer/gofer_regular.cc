@@ -274,6 +274,13 @@ Result<HostRange> GoferRegular::Translate(uint64_t offset, uint64_t length, bool
   return HostRange{fd, offset, std::min(length, base::PageUp(size - offset)), false};
 }
 
+Result<size_t> GoferRegular::ReadContent(uint64_t offset, std::span<std::byte> out) {
+  TRY(OpenHost(false));
+  const Result<size_t> count = ReadAt(offset, out);
+  CloseHost();
+  return count;
+}
+
 Result<size_t> GoferRegular::ReadAt(uint64_t offset, std::span<std::byte> out) {
   const int fd = read_fd();
   if (fd < 0) return Errno(EACCES);

@@ -3,11 +3,12 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "sentry/fs/tmpfs/tmpfs_inode.h"
 #include "sentry/vfs/vfs.h"
 
@@ -47,6 +48,12 @@ Result<uint64_t> ParseNumber(std::string_view text, int base, uint64_t memory_by
   }
   if (value > (uint64_t{1} << 62) >> shift) return Errno(EINVAL);
   return value << shift;
+}
+
+std::string Octal(uint32_t value) {
+  std::array<char, 16> digits{};
+  const auto [end, error] = std::to_chars(digits.data(), digits.data() + digits.size(), value, 8);
+  return std::string(digits.data(), end);
 }
 
 Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t memory_bytes, TmpfsOptions* options) {
@@ -97,7 +104,15 @@ Tmpfs::Tmpfs(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions&
   root_ = std::make_shared<TmpfsDirectory>(*this, CreateContext{options.mode, options.uid, options.gid});
 }
 
-Tmpfs::~Tmpfs() = default;
+Tmpfs::~Tmpfs() {
+  // Trees may be deeper than a stack: level by level.
+  std::vector<std::shared_ptr<TmpfsInode>> pending{std::static_pointer_cast<TmpfsInode>(std::move(root_))};
+  while (!pending.empty()) {
+    const std::shared_ptr<TmpfsInode> inode = std::move(pending.back());
+    pending.pop_back();
+    if (inode->type() == S_IFDIR) static_cast<TmpfsDirectory&>(*inode).TakeDirectories(&pending);
+  }
+}
 
 std::shared_ptr<Tmpfs> Tmpfs::Create(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions& options) {
   return std::make_shared<Tmpfs>(pool, clock, options);
@@ -127,7 +142,7 @@ std::string Tmpfs::options() const {
   const auto add = [&](const std::string& item) { text += text.empty() ? item : "," + item; };
   if (pages_.limit() != 0) add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
   if (inodes_.limit() != 0) add(absl::StrCat("nr_inodes=", inodes_.limit()));
-  if (options_.mode != 01777) add(absl::StrFormat("mode=%o", options_.mode));
+  if (options_.mode != 01777) add(absl::StrCat("mode=", Octal(options_.mode)));
   if (options_.uid != 0) add(absl::StrCat("uid=", options_.uid));
   if (options_.gid != 0) add(absl::StrCat("gid=", options_.gid));
   return text;

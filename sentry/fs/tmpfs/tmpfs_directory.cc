@@ -69,11 +69,6 @@ std::shared_ptr<TmpfsInode> TmpfsDirectory::Take(std::string_view name) {
   return inode;
 }
 
-void TmpfsDirectory::CountSubdirectory(int change) {
-  const absl::MutexLock lock(&mu_);
-  nlink_ = static_cast<uint32_t>(static_cast<int64_t>(nlink_) + change);
-}
-
 bool TmpfsDirectory::IsEmpty() const {
   const absl::ReaderMutexLock lock(&mu_);
   return by_name_.empty();
@@ -187,22 +182,24 @@ Result<void> TmpfsDirectory::Rename(std::string_view old_name, Inode& child, Ino
   return child.SetAttributes({});
 }
 
-void TmpfsDirectory::ReadEntries(uint64_t* offset, const DirectorySink& sink) {
-  if (*offset == 0) {
-    if (!sink({".", number(), DT_DIR, 1})) return;
-    *offset = 1;
-  }
-  if (*offset == 1) {
-    if (!sink({"..", parent_number_.load(std::memory_order_relaxed), DT_DIR, 2})) return;
-    *offset = 2;
-  }
+Result<void> TmpfsDirectory::ReadEntries(uint64_t* offset, const DirectorySink& sink) {
   const absl::ReaderMutexLock lock(&mu_);
   for (auto it = by_cookie_.lower_bound(*offset); it != by_cookie_.end(); ++it) {
     const Entry& entry = *it->second;
     const auto type = static_cast<uint8_t>(entry.inode->type() >> 12);
-    if (!sink({entry.name, entry.inode->number(), type, it->first + 1})) return;
+    if (!sink({entry.name, entry.inode->number(), type, it->first + 1})) return {};
     *offset = it->first + 1;
   }
+  return {};
+}
+
+void TmpfsDirectory::TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories) {
+  const absl::MutexLock lock(&mu_);
+  for (auto& [cookie, entry] : by_cookie_) {
+    if (entry->inode->type() == S_IFDIR) directories->push_back(std::move(entry->inode));
+  }
+  by_name_.clear();
+  by_cookie_.clear();
 }
 
 Result<FileRef> TmpfsDirectory::Open(Task& task, const Path& path, uint32_t flags) {
@@ -223,7 +220,15 @@ Result<uint64_t> TmpfsDirectoryFile::Seek(Task&, uint64_t position, int64_t offs
 
 Result<void> TmpfsDirectoryFile::ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) {
   auto& directory = static_cast<TmpfsDirectory&>(*inode());
-  directory.ReadEntries(offset, sink);
+  if (*offset == 0) {
+    if (!sink({".", directory.number(), DT_DIR, 1})) return {};
+    *offset = 1;
+  }
+  if (*offset == 1) {
+    if (!sink({"..", directory.parent_number(), DT_DIR, 2})) return {};
+    *offset = 2;
+  }
+  TRY(directory.ReadEntries(offset, sink));
   directory.TouchAccess(*this);
   return {};
 }

@@ -7,7 +7,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <algorithm>
 #include <utility>
 
 #include "sentry/vfs/vfs.h"
@@ -98,6 +98,28 @@ void TmpfsInode::TouchAccess(const File& file) {
   atime_ = now;
 }
 
+void TmpfsInode::CopyAttributes(const Attributes& attributes) {
+  const absl::MutexLock lock(&mu_);
+  mode_ = attributes.mode & 07777U;
+  uid_ = attributes.uid;
+  gid_ = attributes.gid;
+  nlink_ = attributes.nlink;
+  atime_ = attributes.atime;
+  mtime_ = attributes.mtime;
+  ctime_ = attributes.ctime;
+}
+
+void TmpfsInode::CountSubdirectory(int change) {
+  const absl::MutexLock lock(&mu_);
+  nlink_ = static_cast<uint32_t>(static_cast<int64_t>(nlink_) + change);
+}
+
+void TmpfsInode::Touch() {
+  const Timestamp now = tmpfs_.Now();
+  const absl::MutexLock lock(&mu_);
+  mtime_ = ctime_ = now;
+}
+
 Result<void> TmpfsInode::AddLink() {
   const Timestamp now = tmpfs_.Now();
   const absl::MutexLock lock(&mu_);
@@ -112,8 +134,8 @@ Result<void> TmpfsInode::AddLink() {
 void TmpfsInode::DropLink() {
   const Timestamp now = tmpfs_.Now();
   const absl::MutexLock lock(&mu_);
-  // A directory has its own "." besides its name.
-  nlink_ -= type_ == S_IFDIR ? 2 : 1;
+  // A directory has its own "." besides its name. What a lower file system says of links may be less.
+  nlink_ -= std::min(nlink_, type_ == S_IFDIR ? 2U : 1U);
   ctime_ = now;
 }
 

@@ -38,6 +38,12 @@ class TmpfsInode : public Inode {
   uint64_t number() const { return number_; }
   // Reading through `file` touches the access time if its mount wants that.
   void TouchAccess(const File& file) ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes over what another file system says of its file, except for size and identity.
+  void CopyAttributes(const Attributes& attributes) ABSL_LOCKS_EXCLUDED(mu_);
+  // A subdirectory came or went.
+  void CountSubdirectory(int change) ABSL_LOCKS_EXCLUDED(mu_);
+  // Names changed: mtime, ctime.
+  void Touch() ABSL_LOCKS_EXCLUDED(mu_);
   // Names of it: ENOENT for one more if there is none (unless it never had one), EMLINK.
   base::Result<void> AddLink() ABSL_LOCKS_EXCLUDED(mu_);
   void DropLink() ABSL_LOCKS_EXCLUDED(mu_);
@@ -113,9 +119,12 @@ class TmpfsDirectory final : public TmpfsInode {
   base::Result<InodeRef> CreateUnnamed(const CreateContext& context) override;
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
 
-  // From *offset on: 0 is ".", 1 is "..", then entries by their cookies, which never change and are never reused.
-  void ReadEntries(uint64_t* offset, const DirectorySink& sink) ABSL_LOCKS_EXCLUDED(mu_);
+  // Positions are cookies, which never change and are never reused.
+  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t parent_number() const { return parent_number_.load(std::memory_order_relaxed); }
   bool IsEmpty() const ABSL_LOCKS_EXCLUDED(mu_);
+  // For the end of the file system: the directories in this one, without recursion.
+  void TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories) ABSL_LOCKS_EXCLUDED(mu_);
   void set_parent_number(uint64_t number) { parent_number_.store(number, std::memory_order_relaxed); }
 
  protected:
@@ -130,8 +139,6 @@ class TmpfsDirectory final : public TmpfsInode {
   base::Result<InodeRef> Insert(std::string_view name, std::shared_ptr<TmpfsInode> inode);
   void Put(std::string_view name, std::shared_ptr<TmpfsInode> inode) ABSL_LOCKS_EXCLUDED(mu_);
   std::shared_ptr<TmpfsInode> Take(std::string_view name) ABSL_LOCKS_EXCLUDED(mu_);
-  // A subdirectory came or went.
-  void CountSubdirectory(int change) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Exchange(std::string_view old_name, TmpfsDirectory& other, std::string_view new_name);
 
   absl::flat_hash_map<std::string, Entry*> by_name_ ABSL_GUARDED_BY(mu_);
@@ -166,6 +173,7 @@ class TmpfsRegular final : public TmpfsInode, public Mappable {
   // --- Mappable.
   base::Result<HostRange> Translate(uint64_t offset, uint64_t length, bool for_write) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<size_t> ReadAt(uint64_t offset, std::span<std::byte> out) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> ReadContent(uint64_t offset, std::span<std::byte> out) override { return ReadAt(offset, out); }
   base::Result<size_t> WriteAt(uint64_t offset, std::span<const std::byte> data) override ABSL_LOCKS_EXCLUDED(mu_);
   void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) override;
   void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) override;
