@@ -101,12 +101,15 @@ Result<FileRef> OpenFifo(Task& task, const Path& path, uint32_t flags) {
   std::shared_ptr<Pipe> pipe = PipeOf(*path.dentry->inode());
   const bool reads = (flags & O_ACCMODE) != O_WRONLY;
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
+  // An unnamed pipe opened through /proc/PID/fd has both its ends, or had them: nobody else is waited for.
+  const bool named = path.dentry->inode()->file_system().type_name() != "pipefs";
   const bool nonblocking = (flags & O_NONBLOCK) != 0;
   // Looked at before this end exists: an end that opens later sees this one, and may be gone again before we look.
   const Pipe::Ends before = pipe->ends();
-  if (!reads && nonblocking && before.readers == 0) return Errno(ENXIO);
+  if (named && !reads && nonblocking && before.readers == 0) return Errno(ENXIO);
 
-  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.credentials(), /*is_fifo=*/true);
+  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.credentials(), /*is_fifo=*/named);
+  if (!named) return FileRef(std::move(file));
   if (reads && !writes && before.writers == 0) {
     if (nonblocking) {
       file->set_writers_ever_at_open(before.writers_ever);
