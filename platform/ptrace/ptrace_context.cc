@@ -48,7 +48,7 @@ uint64_t Pointer(T* pointer) {
 
 }  // namespace
 
-PtraceContext::PtraceContext(CpuSet& cpus) : pair_(cpus), fpu_(InitialFpu()) {}
+PtraceContext::PtraceContext(CpuSet& cpus) : cpus_(cpus), pair_(cpus), fpu_(InitialFpu()) {}
 
 PtraceContext::~PtraceContext() { Unbind(); }
 
@@ -152,6 +152,7 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& registers) {
 }
 
 void PtraceContext::Pair() {
+  LeaveCpu(cpus_);
   trips_++;
   if (!pair_.joined() && trips_ > kTripsApart) {
     pair_.Join(thread_->tid);

@@ -56,6 +56,7 @@ class PtraceContext final : public Context {
   std::shared_ptr<StubProcess> process_;
   StubThread* thread_ = nullptr;  // Of process_.
   bool seized_ = false;
+  CpuSet& cpus_;
   CpuPair pair_;
   uint32_t trips_ = 0;  // Since the pair was last joined or parted.
   FpuState fpu_;

@@ -5,24 +5,19 @@
 #include "absl/status/status.h"
 #include "platform/ptrace/ptrace_context.h"
 #include "platform/stub/address_space.h"
-#include "platform/stub/futex.h"
 
 namespace platform {
 namespace {
 
 using base::Result;
 
-constexpr uint64_t kSentrySpinNs = 30'000;
-constexpr uint64_t kMemorySpinNs = 10'000;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PtracePlatform>> PtracePlatform::Create() {
   absl::StatusOr<std::unique_ptr<StubHost>> host =
       StubHost::Create({.thread_mode = 0,
-                        .traced = true,
-                        .sentry_spins = SpinsFor(kSentrySpinNs),
-                        .memory_spins = SpinsFor(kMemorySpinNs)});
+                        .traced = true});
   if (!host.ok()) return host.status();
   std::unique_ptr<PtracePlatform> platform(new PtracePlatform(*std::move(host)));
   // Whether we may trace at all (Yama, a container's filter) shows when we try.

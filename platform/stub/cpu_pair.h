@@ -21,16 +21,30 @@ class CpuSet {
  public:
   // What the calling thread may use now.
   CpuSet();
-  const cpu_set_t& all() const { return all_; }
-
   // The CPU with the fewest pairs, `preferred` if it is one of them; counts the new pair. -1: unknown.
   int Take(int preferred);
   void Return(int cpu);
+  // Lets `thread` (0: the caller) run on any of the CPUs.
+  void Free(pid_t thread) const;
+
+  // What the contexts have found out last: does spinning pay? New ones begin with that.
+  bool spinning_pays() const { return spinning_pays_.load(std::memory_order_relaxed); }
+  void set_spinning_pays(bool pays) { spinning_pays_.store(pays, std::memory_order_relaxed); }
 
  private:
   cpu_set_t all_;
   std::array<std::atomic<uint32_t>, CPU_SETSIZE> pairs_{};
+  std::atomic<bool> spinning_pays_ = true;
 };
+
+// Keeps `thread` (0: the caller) on `cpu`.
+void PinThread(pid_t thread, int cpu);
+
+// Keeps the calling thread, if it has switched before, on the CPU that it is on, and returns that CPU. Each
+// change costs 2 us, so the thread stays for some milliseconds, until LeaveCpu finds that they are over (or
+// its pair ends). Threads that never switch are left alone: nobody would free them.
+int StayOnCpu();
+void LeaveCpu(const CpuSet& cpus);
 
 class CpuPair {
  public:
@@ -46,7 +60,7 @@ class CpuPair {
   void Adopt();
   // Puts the calling thread and `thread` on one CPU, the caller's if no other has fewer pairs.
   void Join(pid_t thread);
-  // Lets both go. On the thread that called Join.
+  // Lets both go. On the thread that called Join. Ends its StayOnCpu, too.
   void Part();
 
  private:

@@ -88,7 +88,7 @@ void StubHost::Kick() {
 }
 
 Result<std::shared_ptr<StubProcess>> StubHost::Spawn() {
-  std::shared_ptr<StubProcess> process = TRY(StubProcess::Create(*control_, *spawner_, options_));
+  std::shared_ptr<StubProcess> process = TRY(StubProcess::Create(*control_, *spawner_, cpus_, options_));
   {
     absl::MutexLock lock(&mu_);
     watched_[process->pidfd()] = process;

@@ -28,15 +28,15 @@ constexpr uint32_t kSuccess = 1;
 
 }  // namespace
 
-StubProcess::StubProcess(MemoryPool& control, const StubOptions& options, PoolRange command_range)
+StubProcess::StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOptions& options,
+                         PoolRange command_range)
     : control_(control),
+      cpus_(cpus),
       options_(options),
       command_range_(command_range),
       page_(*new (control.Window(command_range).data()) CommandPage) {
-  page_.spins = options.memory_spins;
   page_.control_fd = static_cast<uint64_t>(control.fd());
   page_.page_offset = command_range.start;
-  page_.sentry_sleeps = 1;
 }
 
 StubProcess::~StubProcess() {
@@ -46,9 +46,10 @@ StubProcess::~StubProcess() {
 }
 
 Result<std::shared_ptr<StubProcess>> StubProcess::Create(MemoryPool& control, Spawner& spawner,
+                                                         const CpuSet& cpus,
                                                          const StubOptions& options) {
   const PoolRange range = TRY(control.Allocate(base::kPageSize));
-  std::shared_ptr<StubProcess> process(new StubProcess(control, options, range));
+  std::shared_ptr<StubProcess> process(new StubProcess(control, cpus, options, range));
   process->spawned_ = TRY(spawner.Spawn(range.start));
   absl::MutexLock lock(&process->channel_mu_);
   // The death of a process this young is seen by nobody else yet.
@@ -81,29 +82,26 @@ Result<void> StubProcess::Run(std::span<const CommandEntry> entries) {
 Result<void> StubProcess::RunLocked(std::span<const CommandEntry> entries) {
   std::copy(entries.begin(), entries.end(), page_.entries.begin());
   page_.count.store(static_cast<uint32_t>(entries.size()), std::memory_order_relaxed);
-  page_.sentry_sleeps.store(0, std::memory_order_relaxed);
   page_.result.store(0);
   // After the store: MarkDead sets the flag first and the result second, so one of us sees it.
   if (dead()) return Errno(ESRCH);
+  // We sleep until it is done, so it may as well be done here: see cpu_pair.h.
+  const int cpu = StayOnCpu();
+  if (cpu != memory_cpu_) {
+    PinThread(pid(), cpu);
+    memory_cpu_ = cpu;
+  }
   page_.sequence.fetch_add(1);
-  if (page_.stub_sleeps.exchange(0) != 0) FutexWake(page_.sequence);
+  FutexWake(page_.sequence);
   return AwaitResultLocked();
 }
 
 Result<void> StubProcess::AwaitResultLocked() {
   uint32_t result = 0;
-  for (uint32_t spin = 0; spin < options_.sentry_spins; spin++) {
-    result = page_.result.load();
-    if ((result & kResultMask) != 0) break;
-    Pause();
-  }
-  if ((result & kResultMask) == 0) {
-    page_.sentry_sleeps.store(1);
-    while (((result = page_.result.load()) & kResultMask) == 0) {
-      const timespec timeout{0, 100'000'000};
-      FutexWait(page_.result, result, &timeout);
-      if (options_.traced) ReapTracees(/*all=*/false);
-    }
+  while (((result = page_.result.load()) & kResultMask) == 0) {
+    const timespec timeout{0, 100'000'000};
+    FutexWait(page_.result, result, &timeout);
+    if (options_.traced) ReapTracees(/*all=*/false);
   }
   if (dead()) return Errno(ESRCH);
   const uint32_t code = result & kResultMask;
@@ -181,6 +179,7 @@ Result<void> StubProcess::StartThreadLocked(StubThread& thread) {
   };
   TRY(RunLocked(entries));
   thread.tid = static_cast<pid_t>(page_.value.load());
+  cpus_.Free(thread.tid);  // It has the memory thread's CPU.
   while (context.state.load() == STATE_STARTING && !dead()) {
     FutexWait(context.state, STATE_STARTING);
   }

@@ -19,6 +19,7 @@
 #include "platform/base/fd.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
+#include "platform/stub/cpu_pair.h"
 #include "platform/stub/shared_pages.h"
 #include "platform/stub/spawner.h"
 
@@ -28,8 +29,6 @@ namespace platform {
 struct StubOptions {
   uint64_t thread_mode = 0;        // THREAD_* bits.
   bool traced = false;             // Guest threads are ptraced by the sentry.
-  uint32_t sentry_spins = 0;       // Before the sentry sleeps until a command is done.
-  uint32_t memory_spins = 0;       // Before a memory thread sleeps until the next command.
 };
 
 // A thread that runs guest code, or waits to. Owned by its process.
@@ -48,8 +47,9 @@ struct StubThread {
 
 class StubProcess {
  public:
-  // Asks `spawner` for a process and waits until it is there. `control` must outlive the result.
+  // Asks `spawner` for a process and waits until it is there. `control` and `cpus` must outlive the result.
   static base::Result<std::shared_ptr<StubProcess>> Create(MemoryPool& control, Spawner& spawner,
+                                                           const CpuSet& cpus,
                                                            const StubOptions& options);
   ~StubProcess();
   StubProcess(const StubProcess&) = delete;
@@ -73,7 +73,8 @@ class StubProcess {
   void MarkDead() ABSL_LOCKS_EXCLUDED(threads_mu_);
 
  private:
-  StubProcess(MemoryPool& control, const StubOptions& options, PoolRange command_range);
+  StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOptions& options,
+              PoolRange command_range);
 
   base::Result<void> RunLocked(std::span<const CommandEntry> entries)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
@@ -87,6 +88,7 @@ class StubProcess {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
 
   MemoryPool& control_;
+  const CpuSet& cpus_;
   const StubOptions options_;
   const PoolRange command_range_;
   CommandPage& page_;
@@ -94,6 +96,7 @@ class StubProcess {
   std::atomic<bool> dead_ = false;
 
   absl::Mutex channel_mu_;  // The command page and the memory thread.
+  int memory_cpu_ ABSL_GUARDED_BY(channel_mu_) = -1;  // Where the memory thread is pinned.
   absl::Mutex threads_mu_ ABSL_ACQUIRED_AFTER(channel_mu_);
   std::vector<std::unique_ptr<StubThread>> threads_ ABSL_GUARDED_BY(threads_mu_);
   std::vector<StubThread*> idle_ ABSL_GUARDED_BY(threads_mu_);

@@ -24,14 +24,13 @@ struct alignas(64) CommandEntry {
 struct alignas(4096) CommandPage {
   std::atomic<uint32_t> sequence;  // Futex: the memory thread sleeps on it.
   std::atomic<uint32_t> count;
-  std::atomic<uint32_t> sentry_sleeps;
-  std::atomic<uint32_t> spins;  // Looks at `sequence` before the memory thread sleeps.
+  uint64_t pad;
   uint64_t control_fd;
   uint64_t page_offset;  // Of this page in the control file.
   // Futex: the sentry sleeps on it. Low byte: 0 while under way, 1 + errno then; next byte: index of
   // the command that failed.
   std::atomic<uint32_t> result;
-  std::atomic<uint32_t> stub_sleeps;
+  uint32_t pad2;
   std::atomic<uint64_t> value;  // What the last entry with kReportsValue returned.
   std::array<uint64_t, 2> reserved;
   struct {  // stack_t
@@ -69,13 +68,10 @@ struct ThreadContext {
 static_assert(sizeof(CommandPage) == 4096 && sizeof(CommandEntry) == 64);
 static_assert(offsetof(CommandPage, sequence) == COMMAND_SEQUENCE);
 static_assert(offsetof(CommandPage, count) == COMMAND_COUNT);
-static_assert(offsetof(CommandPage, sentry_sleeps) == COMMAND_SENTRY_SLEEPS);
-static_assert(offsetof(CommandPage, spins) == COMMAND_SPINS);
 static_assert(offsetof(CommandPage, control_fd) == COMMAND_CONTROL_FD);
 static_assert(offsetof(CommandPage, page_offset) == COMMAND_PAGE_OFFSET);
 static_assert(offsetof(CommandPage, result) == COMMAND_RESULT);
 static_assert(COMMAND_FAILED_INDEX == COMMAND_RESULT + 1);
-static_assert(offsetof(CommandPage, stub_sleeps) == COMMAND_STUB_SLEEPS);
 static_assert(offsetof(CommandPage, value) == COMMAND_VALUE);
 static_assert(offsetof(CommandPage, stack) == COMMAND_STACK);
 static_assert(offsetof(CommandPage, entries) == COMMAND_ENTRIES);

@@ -118,19 +118,6 @@ process_start:
   jmp batch_succeeded  // The first acknowledgement says that the process is there.
 
 memory_wait:
-  movl COMMAND_SPINS(%rbx), %ecx
-1:
-  cmpl COMMAND_SEQUENCE(%rbx), %r12d
-  jne batch
-  pause
-  decl %ecx
-  jg 1b
-  // The sentry wakes us only if this says so. It clears it.
-  movl $1, %r15d
-  movl $COMMAND_STUB_SLEEPS, %r14d
-  leaq 2f(%rip), %r8
-  jmp write_byte
-2:
   leaq COMMAND_SEQUENCE(%rbx), %rdi
   movl $FUTEX_WAIT, %esi
   movl %r12d, %edx
@@ -138,7 +125,7 @@ memory_wait:
   movl $SYS_futex, %eax
   syscall
   cmpl COMMAND_SEQUENCE(%rbx), %r12d
-  je 2b
+  je memory_wait
 batch:
   movl COMMAND_SEQUENCE(%rbx), %r12d
   xorl %r13d, %r13d
@@ -196,8 +183,6 @@ batch_acknowledge:
   leaq 1f(%rip), %r8
   jmp write_byte
 1:
-  cmpl $0, COMMAND_SENTRY_SLEEPS(%rbx)
-  je memory_wait
   leaq COMMAND_RESULT(%rbx), %rdi
   movl $FUTEX_WAKE, %esi
   movl $EVERYBODY, %edx

@@ -23,14 +23,22 @@ uint64_t CoarseNowNs() {
 
 }  // namespace
 
+Handover::Handover(CpuSet& cpus, uint32_t spins)
+    : cpus_(cpus),
+      pair_(cpus),
+      spins_(spins),
+      disappointment_(cpus.spinning_pays() ? 0 : kDisappointmentMax) {}
+
 Handover::Patience Handover::Enter(pid_t thread) {
   if (!adopted_) {
     pair_.Adopt();
     adopted_ = true;
   }
+  LeaveCpu(cpus_);
   if (!pair_.joined()) {
     if (disappointment_ < kDisappointmentMax && spins_ > 0) return {spins_, kYieldsAfterSpinning};
     pair_.Join(thread);
+    cpus_.set_spinning_pays(false);
     pair_until_ns_ = CoarseNowNs() + pair_for_ns_;
     pair_for_ns_ = std::min(2 * pair_for_ns_, kPairForMaxNs);
   } else if (CoarseNowNs() >= pair_until_ns_) {
@@ -43,7 +51,9 @@ Handover::Patience Handover::Enter(pid_t thread) {
 
 void Handover::Spun() {
   if (disappointment_ > 0) disappointment_--;
-  if (++hits_ >= kHitsEnough) pair_for_ns_ = kPairForMinNs;
+  if (++hits_ != kHitsEnough) return;
+  pair_for_ns_ = kPairForMinNs;
+  cpus_.set_spinning_pays(true);
 }
 
 void Handover::Slept(uint64_t ns) {

@@ -7,7 +7,7 @@
 // one on the same CPU 3-5 us. Spinning only works if both really have a CPU, which nobody tells
 // us, so we try: as long as most events come while we spin, we go on; when too many come only after we fell
 // asleep, the pair is put on one CPU and sleeps at once. That lasts for a while, then it is tried
-// anew; the while doubles each time the trial fails. A guest that computes for long is let go: its thread
+// anew; the while doubles each time the trial fails. A new context begins with what others found last. A guest that computes for long is let go: its thread
 // must be free to move.
 //
 // Either way both sides sleep in the end, so that an idle sandbox uses no CPU.
@@ -30,7 +30,7 @@ class Handover {
   static constexpr uint64_t kLongNs = 2'000'000;
 
   // `spins` is about 20 us' worth, or 0 to pair always. `cpus` must outlive this.
-  Handover(CpuSet& cpus, uint32_t spins) : pair_(cpus), spins_(spins) {}
+  Handover(CpuSet& cpus, uint32_t spins);
 
   // Before the guest thread `thread` goes on: what both sides shall do.
   Patience Enter(pid_t thread);
@@ -44,6 +44,7 @@ class Handover {
   void Reset() { pair_.Part(); }
 
  private:
+  CpuSet& cpus_;
   CpuPair pair_;
   bool adopted_ = false;
   const uint32_t spins_;

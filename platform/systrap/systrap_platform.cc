@@ -16,8 +16,6 @@ namespace {
 using base::Result;
 
 constexpr unsigned long kHwcap2Fsgsbase = 2;
-constexpr uint64_t kSentrySpinNs = 30'000;
-constexpr uint64_t kMemorySpinNs = 10'000;
 constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
@@ -28,9 +26,7 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
         "systrap needs the FSGSBASE instructions, which this CPU or host kernel does not offer");
   }
   absl::StatusOr<std::unique_ptr<StubHost>> host =
-      StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH,
-                        .sentry_spins = SpinsFor(kSentrySpinNs),
-                        .memory_spins = SpinsFor(kMemorySpinNs)});
+      StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});
   if (!host.ok()) return host.status();
   return std::unique_ptr<SystrapPlatform>(new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
 }

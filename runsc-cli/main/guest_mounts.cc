@@ -11,6 +11,7 @@
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
+#include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
@@ -64,7 +65,8 @@ class TreeBuilder {
     const AttachPoint& root = config_.attach_points.front();
     Result<sentry::FileSystemRef> lower = Serve(root, true);
     if (!lower.ok()) return Failed("the root", lower.error());
-    Result<sentry::FileSystemRef> overlay = std::move(lower);
+    auto overlay = sentry::Overlay::Create(lower.value(), sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), {}));
+    if (!overlay.ok()) return Failed("the root's overlay", overlay.error());
     const auto mounted = kernel_.vfs().MountRoot(std::move(overlay).value(), "none", 0);
     if (!mounted.ok()) return Failed("the root", mounted.error());
     return absl::OkStatus();
@@ -76,6 +78,7 @@ class TreeBuilder {
     if (!dev.ok()) return Failed("/dev", dev.error());
     const Result<void> populated = sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
     if (!populated.ok()) return Failed("/dev", populated.error());
+    RegisterTypes();
     kernel_.vfs().SetCharacterDeviceOpener(sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
     Result<sentry::FileSystemRef> shm = NewMemory(01777);
     if (!shm.ok()) return Failed("/dev/shm", shm.error());
@@ -98,6 +101,25 @@ class TreeBuilder {
       }
     }
     return absl::OkStatus();
+  }
+
+  // What a guest with CAP_SYS_ADMIN may mount itself.
+  void RegisterTypes() {
+    sentry::Vfs& vfs = kernel_.vfs();
+    const uint64_t memory_bytes = kernel_.options().memory_bytes;
+    vfs.RegisterFileSystem("tmpfs", [this_kernel = &kernel_, memory_bytes](
+                                        sentry::Task&, std::string_view options) -> Result<sentry::FileSystemRef> {
+      const sentry::TmpfsOptions parsed = TRY(sentry::ParseTmpfsOptions(options, memory_bytes));
+      return sentry::FileSystemRef(sentry::Tmpfs::Create(this_kernel->pool(), this_kernel->clock(), parsed));
+    });
+    const auto add = [&](const char* type, auto make) {
+      vfs.RegisterFileSystem(type, [make, this_kernel = &kernel_](sentry::Task&, std::string_view)
+                                       -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
+    };
+    add("proc", [](sentry::Kernel& kernel) { return sentry::NewProc(kernel); });
+    add("sysfs", [](sentry::Kernel& kernel) { return sentry::NewSys(kernel); });
+    vfs.RegisterFileSystem("devpts", [dev_pts = devices_.dev_pts](sentry::Task&, std::string_view)
+                                         -> Result<sentry::FileSystemRef> { return sentry::FileSystemRef(dev_pts); });
   }
 
   absl::Status MountVolume(const AttachPoint& volume) {

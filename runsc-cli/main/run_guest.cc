@@ -24,6 +24,7 @@
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/loader/vdso.h"
 #include "sentry/time/host_clock.h"
 #include "sentry/tty/console_pump.h"
 #include "syscalls/dispatch.h"
@@ -92,8 +93,12 @@ class SandboxGuest : public Guest {
     auto files = gofer::Client::Create(std::move(fds_.gofer_memory), std::move(fds_.gofer_socket));
     if (!files.ok()) return files.status();
     files_ = *std::move(files);
-    kernel_ = std::make_unique<sentry::Kernel>(*platform_, *pool_, dispatcher_, clock_, random_,
+    auto vdso = sentry::Vdso::Create(*pool_, clock_);
+    if (!vdso.ok()) return absl::ResourceExhaustedError("no memory for the guest's vDSO");
+    vdso_ = std::move(vdso).value();
+    kernel_ = std::make_unique<sentry::Kernel>(*platform_, *pool_, dispatcher_, *vdso_, random_,
                                                MakeKernelOptions(config_));
+    kernel_->set_vdso(vdso_);
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     if (config_.terminal) {
       if (absl::Status status = StartConsole(); !status.ok()) return status;
@@ -227,6 +232,7 @@ class SandboxGuest : public Guest {
   sentry::HostClock clock_;
   sentry::HostRandom random_;
   std::unique_ptr<platform::MemoryPool> pool_;
+  std::shared_ptr<sentry::Vdso> vdso_;  // The kernel's clock.
   std::unique_ptr<platform::Platform> platform_;
   std::shared_ptr<gofer::Client> files_;
   std::unique_ptr<sentry::Kernel> kernel_;

@@ -3,11 +3,13 @@
 
 #include <fcntl.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -43,10 +45,21 @@ base::Fd CloseOnExec(int fd) {
   return base::Fd(fd);
 }
 
+// The first time that malloc gives part of a thread's arena back, it asks /proc/sys/vm/overcommit_memory whether it may, and
+// remembers the answer.
+void* GiveMemoryBack(void*) {
+  std::array<void*, 16> pieces{};
+  for (void*& piece : pieces) piece = malloc(size_t{100} << 10);
+  for (void* piece : pieces) free(piece);
+  return nullptr;
+}
+
 // What libraries would look up in files the first time they need it, when there are none any more.
 void WarmUpLibraries() {
   // Else malloc counts the CPUs, in /sys, before it makes a further arena.
   mallopt(M_ARENA_MAX, 8);
+  pthread_t thread;
+  if (pthread_create(&thread, nullptr, &GiveMemoryBack, nullptr) == 0) pthread_join(thread, nullptr);
   // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal frequency.
   (void)absl::base_internal::NumCPUs();
   (void)absl::base_internal::NominalCPUFrequency();

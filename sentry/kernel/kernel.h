@@ -93,8 +93,9 @@ class Kernel {
   AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
-  // Mapped into each new program; null: none.
-  Vdso* vdso() const { return vdso_.get(); }
+  // Mapped into each new program; null: none. Set before the first process, normally to the clock that the kernel was given.
+  const Vdso* vdso() const { return vdso_.get(); }
+  void set_vdso(std::shared_ptr<const Vdso> vdso) { vdso_ = std::move(vdso); }
 
   // --- Processes from outside.
   // Loads and starts a process without a parent; the first one is init. Its id. Errors are execve's.
@@ -171,7 +172,7 @@ class Kernel {
   std::shared_ptr<HostPoller> host_poller_;
   std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
-  std::shared_ptr<Vdso> vdso_;
+  std::shared_ptr<const Vdso> vdso_;
 };
 
 }  // namespace sentry

@@ -94,7 +94,7 @@ struct LoadRequest {
   uint64_t stack_limit_bytes = uint64_t{8} << 20;
   bool randomize = true;       // ASLR; false under personality(ADDR_NO_RANDOMIZE).
   Random& random;              // AT_RANDOM, ASLR.
-  Vdso* vdso = nullptr;        // Null: none is mapped.
+  const Vdso* vdso = nullptr;  // Null: none is mapped.
 };
 
 struct LoadedImage {

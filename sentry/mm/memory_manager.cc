@@ -245,7 +245,8 @@ std::vector<VmaInfo> MemoryManager::Vmas() const {
     line.offset = vma.offset;
     line.file = vma.file;
     if (vma.name != nullptr) line.name = *vma.name;
-    if (vma.mappable != nullptr) {
+    const bool special = vma.name != nullptr && vma.name->starts_with('[');
+    if (vma.mappable != nullptr && !special) {
       const Mappable::Identity identity = vma.mappable->identity();
       line.device = identity.device;
       line.inode = identity.inode;

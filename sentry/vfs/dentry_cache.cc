@@ -77,6 +77,7 @@ DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, In
     replaced = std::exchange(place, entry);
     if (replaced != nullptr && !replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
   }
+  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
   Track(entry);
   return entry;
 }

@@ -98,15 +98,19 @@ Result<void> WaitUntil(Task& task, Pipe& pipe, const std::function<bool()>& cond
 }  // namespace
 
 Result<FileRef> OpenFifo(Task& task, const Path& path, uint32_t flags) {
-  std::shared_ptr<Pipe> pipe = PipeOf(*path.dentry->inode());
+  Inode& inode = *path.dentry->inode();
+  std::shared_ptr<Pipe> pipe = PipeOf(inode);
+  // Opening pipe(2)'s own by /proc/PID/fd/N waits for nobody (fifo_open in fs/pipe.c).
+  const bool is_fifo = inode.file_system().type_name() != "pipefs";
   const bool reads = (flags & O_ACCMODE) != O_WRONLY;
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
   const bool nonblocking = (flags & O_NONBLOCK) != 0;
   // Looked at before this end exists: an end that opens later sees this one, and may be gone again before we look.
   const Pipe::Ends before = pipe->ends();
-  if (!reads && nonblocking && before.readers == 0) return Errno(ENXIO);
+  if (is_fifo && !reads && nonblocking && before.readers == 0) return Errno(ENXIO);
 
-  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.credentials(), /*is_fifo=*/true);
+  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.credentials(), is_fifo);
+  if (!is_fifo) return FileRef(std::move(file));
   if (reads && !writes && before.writers == 0) {
     if (nonblocking) {
       file->set_writers_ever_at_open(before.writers_ever);

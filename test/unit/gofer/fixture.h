@@ -40,6 +40,7 @@ class GoferFixture {
   ~GoferFixture();
 
   gofer::Client& client() { return *client_; }
+  const std::shared_ptr<gofer::Client>& shared_client() { return client_; }
   const TempDir& dir() const { return dir_; }
   gofer::Fid root() const { return root_; }
   gofer::Fid Attach(std::string_view name);
@@ -51,7 +52,7 @@ class GoferFixture {
 
  private:
   TempDir dir_;
-  std::unique_ptr<gofer::Client> client_;
+  std::shared_ptr<gofer::Client> client_;
   std::unique_ptr<gofer::Server> server_;
   absl::Status verdict_;
   std::thread thread_;

@@ -2,7 +2,7 @@
 set -eu
 mkdir -p a/b/c; echo text >a/b/file; ln -s ../b/file a/c-link; ln a/b/file a/hard
 ls -lR --time-style=+ a | sed 's/ root / /g; /^total/d' | awk '{print $1, $2, $NF}'
-stat -c '%F %a %h %s' a a/b/file a/c-link
+stat -c '%F %a %h' a; stat -c '%F %a %h %s' a/b/file a/c-link
 cp -a a copy; diff -r a copy && echo same
 mv copy/b copy/d; find copy | sort
 rm -rf copy; test ! -e copy && echo gone
