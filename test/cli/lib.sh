@@ -30,9 +30,20 @@ refused() {
   [ ! -s "$scratch/out" ] || fail "$what: wrote to standard output"
 }
 
-# The sandbox's processes, by executable name: other sandboxes may run on the machine, so only those that
-# descend from this script count. Orphans are found by their name among the children of init.
-processes() { ps -eo pid,ppid,comm,stat | awk '$4 !~ /^Z/ && ($3 ~ /^runsc/ || $3 ~ /^ravelin/) {print $1, $3}' | sort; }
+# Processes of sandboxes of this build: those that execute one of its three files (stubs are forks of the sentry).
+# Others may be testing on the same machine.
+binaries=$(stat -Lc '%d:%i' "$(dirname "$runsc")"/runsc{,-sentry,-gofer})
+processes() {
+  local pid name state
+  ps -eo pid,comm,stat --no-headers | while read -r pid name state; do
+    case $name$state in
+      *Z*) continue ;;
+      runsc*|ravelin*) ;;
+      *) continue ;;
+    esac
+    if grep -qxF "$(stat -Lc '%d:%i' "/proc/$pid/exe" 2>/dev/null)" <<<"$binaries"; then echo "$pid $name"; fi
+  done
+}
 
 # snapshot FILE: processes, mounts and temporary files as they are now.
 snapshot() {

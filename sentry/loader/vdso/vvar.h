@@ -6,8 +6,7 @@
  *   monotonic = monotonic_base_ns + delta * multiplier / 2^32      realtime = monotonic + realtime_offset_ns
  * If delta > valid_ticks (unsigned: a counter that went back counts too), or mode is not kVvarCounter, the reader asks the sentry. */
 
-#ifndef RAVELIN_SENTRY_LOADER_VDSO_VVAR_H_
-#define RAVELIN_SENTRY_LOADER_VDSO_VVAR_H_
+#pragma once
 
 #ifdef __cplusplus
 #include <cstdint>
@@ -31,5 +30,3 @@ struct VvarPage {
 #ifdef __cplusplus
 }
 #endif
-
-#endif /* RAVELIN_SENTRY_LOADER_VDSO_VVAR_H_ */
