@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pidfd.h"
@@ -22,6 +23,7 @@ namespace {
 using base::Errno;
 using base::Result;
 using base::UserAddr;
+using sentry::FileRef;
 using sentry::Task;
 using sentry::TaskRef;
 
@@ -60,6 +62,12 @@ Result<int32_t> PidfdOpen(Task& task, int32_t pid, uint32_t flags) {
 Result<void> PidfdSendSignal(Task& task, int32_t pidfd, int32_t signal, UserAddr info, uint32_t flags) {
   if ((flags & ~(kSignalThread | kSignalThreadGroup | kSignalProcessGroup)) != 0) return Errno(EINVAL);
   if ((flags & (flags - 1)) != 0) return Errno(EINVAL);
+  // A directory of /proc is a pidfd here, since before there were others.
+  const FileRef opened = TRY(task.fds().Get(pidfd));
+  if (const TaskRef named = sentry::TaskOfProcDirectory(*opened); named != nullptr) {
+    return SendFromPidfd(task, named->group(), flags == kSignalThread ? named : nullptr, flags == kSignalProcessGroup, signal,
+                         info);
+  }
   const std::shared_ptr<sentry::PidFile> file = TRY(sentry::GetPidFile(task, pidfd));
   if (file->pid() < 0) return Errno(ESRCH);
   const bool to_thread = flags == kSignalThread || (flags == 0 && file->thread() != nullptr);

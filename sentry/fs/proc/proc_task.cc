@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 
+#include "sentry/fs/proc/proc.h"
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
@@ -419,6 +420,11 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
+  TaskRef task() const {
+    const Result<TaskRef> task = owned_.task();
+    return task.ok() && owned_.Registered() ? task.value() : nullptr;
+  }
+
   Result<InodeRef> Lookup(std::string_view name) override {
     const TaskRef task = TRY(owned_.task());
     for (const TextSpecification& text : kTexts) {
@@ -467,6 +473,11 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
 };
 
 }  // namespace
+
+std::shared_ptr<Task> TaskOfProcDirectory(const File& file) {
+  const auto directory = std::dynamic_pointer_cast<TaskDirectory>(file.inode());
+  return directory != nullptr ? directory->task() : nullptr;
+}
 
 InodeRef NewTaskDirectory(ProcFileSystem& file_system, const TaskRef& task, bool is_thread) {
   return std::make_shared<TaskDirectory>(file_system, task, is_thread);
