@@ -15,6 +15,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/internal/sysinfo.h"
 #include "absl/base/internal/cycleclock.h"
@@ -62,6 +63,11 @@ void WarmUpLibraries() {
   // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal frequency.
   (void)absl::base_internal::NumCPUs();
   (void)absl::base_internal::NominalCPUFrequency();
+  // Else malloc asks /proc/sys/vm/overcommit_memory the first time a thread's arena has room to give back.
+  std::thread([] {
+    std::vector<std::string> blocks;
+    for (int i = 0; i < 32; ++i) blocks.emplace_back(size_t{100} << 10, 'x');
+  }).join();
 }
 
 int SentryMain() {

@@ -205,6 +205,7 @@ base::Result<int32_t> Kernel::CreateProcess(const ProcessArguments& arguments) {
   ThreadGroup& group = task->group();
   base::Result<void> result = LoadFirstProgram(*task, arguments);
   if (result.ok() && !group.IsExiting()) result = task->Start();
+  if (result.ok()) group.WatchCpuLimit();
   if (!result.ok()) {
     const int32_t id = group.id();
     task->Exit();

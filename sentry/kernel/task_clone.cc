@@ -179,6 +179,7 @@ base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& argum
     TRY(parent.CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.pidfd)), pidfd->number()));
   }
   const TaskRef child = TRY(CloneWithoutThread(parent, arguments));
+  if (!Has(flags, CLONE_THREAD)) child->group().WatchCpuLimit();
   const int32_t tid = child->tid();
   std::shared_ptr<VforkCompletion> completion;
   if (Has(flags, CLONE_VFORK)) {

@@ -6,6 +6,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/time/process_timers.h"
+#include "sentry/time/timer_service.h"
 
 namespace sentry {
 
@@ -157,12 +158,50 @@ std::shared_ptr<ProcessTimers> ThreadGroup::ExistingTimers() {
 
 void ThreadGroup::DropTimers() {
   std::shared_ptr<ProcessTimers> dropped;
+  std::shared_ptr<Timer> dropped_limit;
   {
     const absl::MutexLock lock(&timers_mu_);
     timers_gone_ = true;
     dropped = std::move(timers_);
+    dropped_limit = std::move(cpu_limit_timer_);
   }
   // Destroyed here, without a lock: it waits for a callback that may be running.
+}
+
+void ThreadGroup::WatchCpuLimit() {
+  if (Limit(RLIMIT_CPU) == ~uint64_t{0}) return;
+  {
+    const absl::MutexLock lock(&timers_mu_);
+    if (timers_gone_) return;
+    if (cpu_limit_timer_ == nullptr) cpu_limit_timer_ = kernel_.timers().NewTimer([this] { CheckCpuLimit(); });
+  }
+  CheckCpuLimit();
+}
+
+// Looks again when the limit can be reached at the earliest: when all tasks run without a pause until then.
+void ThreadGroup::CheckCpuLimit() {
+  constexpr int64_t kNsPerSecond = 1'000'000'000;
+  constexpr int64_t kCheckNsMin = 10'000'000;
+  constexpr uint64_t kSecondsMax = uint64_t{1} << 32;
+  const ResourceLimit limit = limits_.Get(RLIMIT_CPU);
+  if (limit.soft > kSecondsMax) return;
+  const ResourceUsage usage = Usage();
+  const int64_t used_ns = usage.user_ns + usage.system_ns;
+  int64_t next_ns = static_cast<int64_t>(limit.soft) * kNsPerSecond;
+  if (limit.hard <= kSecondsMax && used_ns >= static_cast<int64_t>(limit.hard) * kNsPerSecond) {
+    (void)SendSignal(SignalInfo::FromKernel(SIGKILL), true);  // Never refused.
+    return;
+  }
+  if (used_ns >= next_ns) {
+    (void)SendSignal(SignalInfo::FromKernel(SIGXCPU), true);  // Never refused: not a real-time signal.
+    // As Linux: the soft limit moves on.
+    const uint64_t moved = static_cast<uint64_t>(used_ns / kNsPerSecond) + 1;
+    limits_.Set(RLIMIT_CPU, {moved, limit.hard});
+    next_ns = static_cast<int64_t>(moved) * kNsPerSecond;
+  }
+  const int64_t wait_ns = std::max((next_ns - used_ns) / std::max(live_tasks(), 1), kCheckNsMin);
+  const absl::MutexLock lock(&timers_mu_);
+  if (cpu_limit_timer_ != nullptr) cpu_limit_timer_->Arm(Deadline::At(kernel_.clock().MonotonicNs() + wait_ns));
 }
 
 void ResourceUsage::Add(const ResourceUsage& other) {

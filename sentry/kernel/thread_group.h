@@ -28,6 +28,7 @@ class Task;
 using TaskRef = std::shared_ptr<Task>;
 
 class ProcessTimers;
+class Timer;
 
 class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
  public:
@@ -68,6 +69,8 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   ResourceLimits& limits() { return limits_; }
   // The soft limit.
   uint64_t Limit(int resource) const { return limits_.Get(resource).soft; }
+  // After RLIMIT_CPU was set or inherited: SIGXCPU at the soft limit and each second after it, SIGKILL at the hard one.
+  void WatchCpuLimit() ABSL_LOCKS_EXCLUDED(timers_mu_);
   // Of all its tasks, dead ones included / of its reaped children.
   ResourceUsage Usage() const;
   ResourceUsage ChildrenUsage() const;
@@ -170,12 +173,14 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   SignalSet MaskOfFirst() const;
   // Null if nobody has used them.
   std::shared_ptr<ProcessTimers> ExistingTimers() ABSL_LOCKS_EXCLUDED(timers_mu_);
+  void CheckCpuLimit() ABSL_LOCKS_EXCLUDED(timers_mu_);
   void DropTimers() ABSL_LOCKS_EXCLUDED(timers_mu_);
 
   class TimerHost;
   absl::Mutex timers_mu_;
   std::unique_ptr<TimerHost> timer_host_ ABSL_GUARDED_BY(timers_mu_);
   std::shared_ptr<ProcessTimers> timers_ ABSL_GUARDED_BY(timers_mu_);
+  std::shared_ptr<Timer> cpu_limit_timer_ ABSL_GUARDED_BY(timers_mu_);
   bool timers_gone_ ABSL_GUARDED_BY(timers_mu_) = false;
 };
 

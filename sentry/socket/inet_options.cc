@@ -53,6 +53,8 @@ constexpr PlainOptionRule kRules[] = {
     {IPPROTO_IPV6, IPV6_RECVTCLASS, 0, 0, kAny, true},
     {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0, 0, kAny, true},
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT, 0, 5, false},
+    {IPPROTO_UDPLITE, 10, 0, 0, 65535, false},  // UDPLITE_SEND_CSCOV
+    {IPPROTO_UDPLITE, 11, 0, 0, 65535, false},  // UDPLITE_RECV_CSCOV
     {IPPROTO_TCP, TCP_NODELAY, 0, 0, kAny, true},
     {IPPROTO_TCP, TCP_CORK, 0, 0, kAny, true},
     {IPPROTO_TCP, TCP_KEEPIDLE, 7200, 1, 32767, false},
@@ -97,6 +99,7 @@ Result<std::vector<uint8_t>> InetSocket::GetOption(Task& task, int level, int na
   if (level == SOL_SOCKET) return Socket::GetOption(task, level, name);
   if (level == IPPROTO_IPV6 && kind().family != AF_INET6) return Errno(EOPNOTSUPP);
   if (level == IPPROTO_TCP && protocol() != IPPROTO_TCP) return Errno(EOPNOTSUPP);
+  if (level == IPPROTO_UDPLITE && protocol() != IPPROTO_UDPLITE) return Errno(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return OptionValue(v6_only() ? 1 : 0);
   if (level == IPPROTO_IP && name == IP_MTU) {
     if (!connected_peer()) return Errno(ENOTCONN);
@@ -114,7 +117,7 @@ Result<void> InetSocket::SetOption(Task& task, int level, int name, std::span<co
     return {};
   }
   if (level == IPPROTO_IPV6 && kind().family != AF_INET6) return Errno(ENOPROTOOPT);
-  if (level == IPPROTO_TCP && protocol() != IPPROTO_TCP) return Errno(ENOPROTOOPT);
+  if ((level == IPPROTO_TCP || level == IPPROTO_UDPLITE) && protocol() != level) return Errno(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
     const int32_t on = TRY(OptionNumber(value));
     if (local().port != 0) return Errno(EINVAL);

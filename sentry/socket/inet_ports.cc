@@ -43,7 +43,7 @@ bool InetPorts::ConflictsLocked(const InetSocket& socket, const InetAddress& add
     if (!Overlap(address, socket.v6_only(), entry.address, other->v6_only())) continue;
     if (socket.shares_port() && other->shares_port() && socket.owner_uid() == other->owner_uid()) continue;
     const bool reuse = socket.reuses_address() && other->reuses_address();
-    if (reuse && (socket.protocol() == IPPROTO_UDP || !other->listening())) continue;
+    if (reuse && (socket.protocol() != IPPROTO_TCP || !other->listening())) continue;
     return true;
   }
   return false;
@@ -117,11 +117,11 @@ std::shared_ptr<InetSocket> InetPorts::FindListener(const InetAddress& to) {
   return best[turn_++ % best.size()];
 }
 
-std::shared_ptr<InetSocket> InetPorts::FindReceiver(const InetAddress& to, const InetAddress& from) {
+std::shared_ptr<InetSocket> InetPorts::FindReceiver(int protocol, const InetAddress& to, const InetAddress& from) {
   References seen;
   std::shared_ptr<InetSocket> best;
   const absl::MutexLock lock(&mu_);
-  const auto found = ports_.find({IPPROTO_UDP, to.port});
+  const auto found = ports_.find({protocol, to.port});
   if (found == ports_.end()) return nullptr;
   int best_score = 0;
   for (const Entry& entry : found->second) {

@@ -31,7 +31,8 @@ class InetPorts {
   // The listening socket for a connection to `to`, null if there is none. Sockets that share a port take turns.
   std::shared_ptr<InetSocket> FindListener(const InetAddress& to) ABSL_LOCKS_EXCLUDED(mu_);
   // The socket that gets a datagram.
-  std::shared_ptr<InetSocket> FindReceiver(const InetAddress& to, const InetAddress& from) ABSL_LOCKS_EXCLUDED(mu_);
+  std::shared_ptr<InetSocket> FindReceiver(int protocol, const InetAddress& to, const InetAddress& from)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // All inet sockets, for /proc/net/tcp and friends.
   void Register(InetSocket* socket) ABSL_LOCKS_EXCLUDED(mu_);

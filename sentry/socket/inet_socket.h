@@ -103,7 +103,8 @@ class InetStreamSocket final : public InetSocket {
 class InetDatagramSocket final : public InetSocket {
  public:
   static constexpr size_t kDatagramBytesMax = 65507;
-  InetDatagramSocket(Kernel& kernel, int family, bool nonblocking, CredentialsRef credentials);
+  // UDP, or UDP-Lite, whose checksum coverage has nothing to cover here.
+  InetDatagramSocket(Kernel& kernel, int family, int protocol, bool nonblocking, CredentialsRef credentials);
 
   base::Result<void> Connect(Task& task, const SocketAddress& address) override;
   base::Result<size_t> Send(Task& task, SendRequest& request) override;
@@ -118,6 +119,13 @@ class InetDatagramSocket final : public InetSocket {
   void OnBufferSizes() override { inbox_->set_byte_limit(options().receive_bytes); }
 
  private:
+  // Fields of the packet's header that a receiver may ask to see.
+  struct Header {
+    int32_t hop_limit = 0;
+    int32_t traffic_class = 0;
+  };
+  base::Result<Header> HeaderFor(const Ancillary& ancillary, bool v4);
+  static void AddControl(InetDatagramSocket& target, const InetAddress& to, const Header& header, Ancillary& ancillary);
   base::Result<void> Deliver(Task& task, SendRequest& request, InetDatagramSocket& target, const InetAddress& to,
                              const InetAddress& from);
   const std::shared_ptr<Channel> inbox_;

@@ -111,6 +111,10 @@ class File : public std::enable_shared_from_this<File> {
   // The file position, shared by all descriptors of this description (f_pos_lock).
   absl::Mutex& position_mutex() { return position_mutex_; }
   uint64_t& position() { return position_; }
+  // Where the true position is kept elsewhere (a description shared with the host): brings position() up to date / makes its
+  // change known. For callers that work on a copy of it; position_mutex() is held.
+  virtual void FetchPosition() {}
+  virtual void PublishPosition() {}
 
   // What F_SETOWN and F_SETSIG said (SIGIO); kept for F_GETOWN.
   std::atomic<int32_t>& owner() { return owner_; }

@@ -117,6 +117,7 @@ class OffsetArgument {
     if (pointer_.is_null()) {
       if (!file.seekable()) return {};
       const absl::MutexLock lock(&file.position_mutex());
+      file.FetchPosition();
       value_ = file.position();
       return {};
     }
@@ -131,6 +132,7 @@ class OffsetArgument {
     if (!file.seekable()) return {};
     const absl::MutexLock lock(&file.position_mutex());
     file.position() = value_;
+    file.PublishPosition();
     return {};
   }
   uint64_t& value() { return value_; }
@@ -271,6 +273,7 @@ Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t cou
   if ((flags & RWF_APPEND) != 0 && at_position && file->seekable()) {
     const absl::MutexLock lock(&file->position_mutex());
     file->position() = place;
+    file->PublishPosition();
   }
   if (written != 0 && (flags & (RWF_SYNC | RWF_DSYNC)) != 0) TRY(file->Sync((flags & RWF_SYNC) == 0));
   return written;

@@ -48,6 +48,7 @@ Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource, const 
   const ResourceLimit old = group.limits().Get(resource);
   if (wanted.hard > old.hard && !task.own_credentials().HasCapability(CAP_SYS_RESOURCE)) return Errno(EPERM);
   group.limits().Set(resource, {wanted.soft, wanted.hard});
+  if (resource == RLIMIT_CPU) group.WatchCpuLimit();
   const TaskRef member = group.AnyLiveTask();
   const std::shared_ptr<sentry::MemoryManager> memory = member != nullptr ? member->memory_ref() : nullptr;
   if (memory != nullptr) {

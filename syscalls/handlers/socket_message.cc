@@ -93,7 +93,7 @@ Result<void> AddRights(Task& task, std::span<const std::byte> data, sentry::Anci
   return {};
 }
 
-// Parses what sendmsg(2) was given. Other levels are for protocols that have no use for them here.
+// Parses what sendmsg(2) was given. Other levels are the protocol's to understand.
 Result<sentry::Ancillary> ParseControl(Task& task, uint64_t control, uint64_t length) {
   sentry::Ancillary ancillary;
   if (control == 0 || length == 0) return ancillary;
@@ -107,7 +107,11 @@ Result<sentry::Ancillary> ParseControl(Task& task, uint64_t control, uint64_t le
     if (header.length < sizeof(header) || header.length > rest.size()) return Errno(EINVAL);
     const auto data = rest.first(static_cast<size_t>(header.length)).subspan(sizeof(header));
     rest = rest.subspan(std::min<size_t>(static_cast<size_t>(AlignControl(header.length)), rest.size()));
-    if (header.level != SOL_SOCKET) continue;
+    if (header.level != SOL_SOCKET) {
+      const auto* raw = reinterpret_cast<const uint8_t*>(data.data());
+      ancillary.others.push_back({header.level, header.type, {raw, raw + data.size()}});
+      continue;
+    }
     if (header.type == SCM_RIGHTS) {
       TRY(AddRights(task, data, ancillary));
     } else if (header.type == SCM_CREDENTIALS) {

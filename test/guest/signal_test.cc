@@ -468,6 +468,22 @@ TEST_CASE("a handler may repair a fault and return", "[signal][fault]") {
   munmap(page, 4096);
 }
 
+TEST_CASE("a fault that is resolved leaves vector registers alone", "[signal][fault]") {
+  auto* page = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  page[0] = page[4096] = 1;
+  alignas(16) char in[16];
+  std::memset(in, 0x5a, sizeof(in));
+  const pid_t child = fork();  // Both sides now share the pages until one writes.
+  if (child == 0) _exit(0);
+  asm volatile("movdqa %[in], %%xmm9\n movdqu %%xmm9, %[out]\n"
+               : [out] "=m"(*reinterpret_cast<char(*)[16]>(page + 4096))
+               : [in] "m"(in)
+               : "xmm9");
+  CHECK(std::memcmp(page + 4096, in, sizeof(in)) == 0);
+  waitpid(child, nullptr, 0);
+  munmap(page, 8192);
+}
+
 TEST_CASE("a division by zero is SIGFPE, a bad instruction SIGILL, int3 SIGTRAP", "[signal][fault]") {
   {
     const ScopedAction action(SIGFPE, OnFault, 0);

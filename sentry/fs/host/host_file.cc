@@ -95,6 +95,8 @@ class HostFile : public File {
   base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override;
   base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset) override;
   base::Result<uint64_t> Seek(Task& task, uint64_t position, int64_t offset, int whence) override;
+  void FetchPosition() override;
+  void PublishPosition() override;
   base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override;
   base::Result<void> Sync(bool data_only) override;
   base::Result<void> Truncate(uint64_t size) override;
@@ -224,6 +226,16 @@ base::Result<uint64_t> HostFile::Seek(Task&, uint64_t, int64_t offset, int whenc
   const off_t position = lseek(host_->fd(), offset, whence);
   if (position < 0) return base::LastErrno();
   return static_cast<uint64_t>(position);
+}
+
+void HostFile::FetchPosition() {
+  const off_t now = lseek(host_->fd(), 0, SEEK_CUR);
+  if (now >= 0) position() = static_cast<uint64_t>(now);
+}
+
+void HostFile::PublishPosition() {
+  // It is seekable, and the position came from there: this does not fail.
+  (void)lseek(host_->fd(), static_cast<off_t>(position()), SEEK_SET);
 }
 
 base::Result<uint64_t> HostFile::Ioctl(Task& task, uint32_t command, uint64_t argument) {
