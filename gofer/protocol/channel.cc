@@ -62,7 +62,9 @@ bool HasSeveralCpus() {
 
 struct Channel::Header {
   std::atomic<uint32_t> requests;
+  std::atomic<uint32_t> client_cpu;  // 1 + the CPU of the last request, 0 for none.
   alignas(kLine) std::atomic<uint32_t> server_asleep;
+  std::atomic<uint32_t> server_cpu;  // Likewise; where the server stays.
 };
 
 struct Channel::Slot {
@@ -148,8 +150,9 @@ bool Channel::Spin(Predicate ready) const {
   return false;
 }
 
-void Channel::Submit(size_t index, size_t bytes) {
+void Channel::Submit(size_t index, size_t bytes, int cpu) {
   Slot& mine = slot(index);
+  header().client_cpu.store(static_cast<uint32_t>(cpu + 1), std::memory_order_relaxed);
   mine.state.store(kWaiting, std::memory_order_relaxed);
   mine.request_bytes.store(static_cast<uint32_t>(bytes), std::memory_order_relaxed);
   header().requests.fetch_or(uint32_t{1} << index, std::memory_order_seq_cst);
@@ -172,10 +175,13 @@ bool Channel::Ring() {
   return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
 }
 
-base::Result<size_t> Channel::Await(size_t index, std::span<std::byte> out) {
+base::Result<size_t> Channel::Await(size_t index, std::span<std::byte> out, int cpu) {
   Slot& mine = slot(index);
   const auto answered = [&] { return mine.state.load(std::memory_order_acquire) == kAnswered; };
-  if (!Spin(answered)) {
+  // Spinning would keep a server on the same CPU from answering.
+  const bool together = cpu != kAnyCpu && header().server_cpu.load(std::memory_order_relaxed) ==
+                                              static_cast<uint32_t>(cpu + 1);
+  if (together || !Spin(answered)) {
     uint32_t expected = kWaiting;
     mine.state.compare_exchange_strong(expected, kWaitingAsleep);
     while (!answered()) {
@@ -198,7 +204,10 @@ base::Result<uint32_t> Channel::WaitForRequests() {
   Header& shared = header();
   const auto pending = [&] { return shared.requests.load(std::memory_order_relaxed) != 0; };
   while (true) {
-    if (Spin(pending)) return shared.requests.exchange(0, std::memory_order_acquire);
+    const bool together = FollowClient();
+    if (together ? pending() : Spin(pending)) {
+      return shared.requests.exchange(0, std::memory_order_acquire);
+    }
     shared.server_asleep.store(1, std::memory_order_seq_cst);
     if (shared.requests.load(std::memory_order_seq_cst) == 0) {
       // A bell that rang for nothing costs one round.
@@ -208,6 +217,25 @@ base::Result<uint32_t> Channel::WaitForRequests() {
     }
     shared.server_asleep.store(0, std::memory_order_relaxed);
   }
+}
+
+bool Channel::FollowClient() {
+  const uint32_t wanted = header().client_cpu.load(std::memory_order_relaxed);
+  // Not for a single request: with clients on several CPUs it would move each time.
+  const bool twice = wanted == std::exchange(last_cpu_, wanted);
+  if (wanted == own_cpu_ || !twice) return own_cpu_ != 0 && wanted == own_cpu_;
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (wanted >= 1 && wanted <= CPU_SETSIZE) {
+    CPU_SET(wanted - 1, &cpus);
+  } else {
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &cpus);  // The kernel takes those there are.
+  }
+  // A CPU that we may not use leaves us where we are.
+  const bool moved = sched_setaffinity(0, sizeof(cpus), &cpus) == 0;
+  own_cpu_ = moved && wanted <= CPU_SETSIZE ? wanted : 0;
+  header().server_cpu.store(own_cpu_, std::memory_order_relaxed);
+  return own_cpu_ != 0;
 }
 
 base::Result<size_t> Channel::TakeRequest(size_t index, std::span<std::byte> out) {

@@ -80,8 +80,9 @@ Result<Client::Answer> Client::CallOnSlot(size_t slot, const Request& request) {
       TRY(EncodeRequest(request, buffers.scratch, channel_.RequestArea(slot)));
   // A slot may have been abandoned by a caller that saw the connection die.
   if (dead()) return Errno(EIO);
-  channel_.Submit(slot, sent);
-  const Result<size_t> got = channel_.Await(slot, buffers.arrived.bytes());
+  const int cpu = stay_on_cpu_ == nullptr ? Channel::kAnyCpu : stay_on_cpu_();
+  channel_.Submit(slot, sent, cpu);
+  const Result<size_t> got = channel_.Await(slot, buffers.arrived.bytes(), cpu);
   if (!got.ok()) {
     return Die(got.error() == EPIPE ? "the gofer has gone" : "an impossible response length");
   }

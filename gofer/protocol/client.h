@@ -98,6 +98,10 @@ class Client {
   // How many messages went out: what caches are measured by.
   uint64_t messages_sent() const { return messages_sent_.load(std::memory_order_relaxed); }
   void set_spin_ns(uint32_t spin_ns) { channel_.set_spin_ns(spin_ns); }
+  // Keeps the calling thread on the CPU it is on, for some milliseconds, and returns that CPU (or
+  // Channel::kAnyCpu). Before the first request.
+  using StayOnCpu = int (*)();
+  void set_stay_on_cpu(StayOnCpu stay_on_cpu) { stay_on_cpu_ = stay_on_cpu; }
 
  private:
   struct Answer {
@@ -131,6 +135,7 @@ class Client {
   base::Result<void> SendClunk(std::vector<Fid> fids);
 
   Channel channel_;
+  StayOnCpu stay_on_cpu_ = nullptr;
   std::atomic<bool> dead_ = false;
   std::atomic<uint32_t> next_id_ = 1;
   std::atomic<uint64_t> messages_sent_ = 0;

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <cerrno>
 #include <vector>
 
 namespace runsc {
@@ -14,6 +15,7 @@ namespace {
 using platform::seccomp::AtMost;
 using platform::seccomp::Check;
 using platform::seccomp::Equals;
+using platform::seccomp::Fail;
 using platform::seccomp::Filter;
 using platform::seccomp::kTrap;
 using platform::seccomp::OneOf;
@@ -75,7 +77,9 @@ void AddProcess(Rows& rows) {
       {SYS_brk, "brk", {}, "heap"},
       {SYS_mmap, "mmap", {Only(2, PROT_READ | PROT_WRITE)}, "heap; never executable"},
       {SYS_munmap, "munmap", {}, "heap"},
-      {SYS_mremap, "mremap", {}, "realloc of large blocks"},
+      {SYS_mremap, "mremap", {}, "realloc of large blocks copies instead", Fail(ENOSYS)},
+      {SYS_sched_setaffinity, "sched_setaffinity", {Equals(0, 0)},
+       "itself, to the CPU where its client waits"},
       {SYS_clock_gettime, "clock_gettime", {}, "time stamps in the log where the vDSO has no clock"},
       {SYS_exit_group, "exit_group", {}, "the end"},
       {SYS_restart_syscall, "restart_syscall", {}, "the kernel's, after SIGSTOP and SIGCONT"},

@@ -17,6 +17,7 @@
 #include "platform/base/strings.h"
 #include "platform/memory/memory_pool.h"
 #include "platform/platform_factory.h"
+#include "platform/stub/cpu_pair.h"
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/guest_control.h"
 #include "runsc-cli/main/guest_mounts.h"
@@ -93,6 +94,7 @@ class SandboxGuest : public Guest {
     auto files = gofer::Client::Create(std::move(fds_.gofer_memory), std::move(fds_.gofer_socket));
     if (!files.ok()) return files.status();
     files_ = *std::move(files);
+    files_->set_stay_on_cpu(&platform::StayOnCpu);
     auto vdso = sentry::Vdso::Create(*pool_, clock_);
     if (!vdso.ok()) return absl::ResourceExhaustedError("no memory for the guest's vDSO");
     vdso_ = std::move(vdso).value();
