@@ -37,6 +37,8 @@ struct Pty {
   }
   void Type(const std::string& text) const {
     REQUIRE(write(master, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+    // Linux works on input after write(2) has returned, and nothing tells when.
+    usleep(50'000);
   }
   std::string Read() const { return ReadFrom(slave); }
   // What the program's output and the echo came to.
@@ -191,8 +193,6 @@ TEST_CASE("output processing turns newlines into carriage return and newline", "
 TEST_CASE("^S stops output and ^Q lets it go on", "[pty]") {
   Pty pty;
   pty.Type("\x13");
-  // Linux works on input after write(2) has returned, and nothing tells when.
-  usleep(300'000);
   REQUIRE(fcntl(pty.slave, F_SETFL, O_NONBLOCK) == 0);
   CHECK(write(pty.slave, "x", 1) == -1);
   CHECK(errno == EAGAIN);
