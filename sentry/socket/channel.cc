@@ -270,6 +270,37 @@ size_t Channel::NextBytes() const {
   return packets_.empty() ? 0 : packets_.front().data.size();
 }
 
+void Channel::PushUrgent(std::byte byte) {
+  {
+    const absl::MutexLock lock(&mu_);
+    urgent_ = byte;
+  }
+  reader_->Notify(POLLPRI);
+}
+
+Result<std::byte> Channel::TakeUrgent(bool peek) {
+  const absl::MutexLock lock(&mu_);
+  if (!urgent_) return Errno(EINVAL);
+  const std::byte byte = *urgent_;
+  if (!peek) urgent_.reset();
+  return byte;
+}
+
+bool Channel::HasUrgent() const {
+  const absl::MutexLock lock(&mu_);
+  return urgent_.has_value();
+}
+
+void Channel::set_urgent_inline(bool value) {
+  const absl::MutexLock lock(&mu_);
+  urgent_inline_ = value;
+}
+
+bool Channel::urgent_inline() const {
+  const absl::MutexLock lock(&mu_);
+  return urgent_inline_;
+}
+
 void Channel::FinishWriting() {
   {
     const absl::MutexLock lock(&mu_);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
@@ -61,6 +62,15 @@ class Channel {
   // Of the first record, or of all for a stream.
   size_t NextBytes() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // --- Urgent data of TCP: one byte beside the stream (MSG_OOB), the latest replaces one that was not read.
+  void PushUrgent(std::byte byte) ABSL_LOCKS_EXCLUDED(mu_);
+  // EINVAL if there is none.
+  base::Result<std::byte> TakeUrgent(bool peek) ABSL_LOCKS_EXCLUDED(mu_);
+  bool HasUrgent() const ABSL_LOCKS_EXCLUDED(mu_);
+  // SO_OOBINLINE of the reader: urgent bytes go with the others.
+  void set_urgent_inline(bool value) ABSL_LOCKS_EXCLUDED(mu_);
+  bool urgent_inline() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // --- Ends.
   void FinishWriting() ABSL_LOCKS_EXCLUDED(mu_);  // Readers get what is there, then the end.
   void FinishReading() ABSL_LOCKS_EXCLUDED(mu_);  // Writers get EPIPE.
@@ -102,6 +112,8 @@ class Channel {
   bool writing_finished_ ABSL_GUARDED_BY(mu_) = false;
   bool reading_finished_ ABSL_GUARDED_BY(mu_) = false;
   int error_ ABSL_GUARDED_BY(mu_) = 0;
+  std::optional<std::byte> urgent_ ABSL_GUARDED_BY(mu_);
+  bool urgent_inline_ ABSL_GUARDED_BY(mu_) = false;
   // Who was refused for want of room; each once.
   std::vector<std::weak_ptr<WaitQueue>> writers_ ABSL_GUARDED_BY(mu_);
 };

@@ -167,7 +167,11 @@ Result<std::vector<uint8_t>> InetStreamSocket::GetOption(Task& task, int level, 
 }
 
 Result<void> InetStreamSocket::SetOption(Task& task, int level, int name, std::span<const uint8_t> value) {
-  if (level != IPPROTO_TCP) return InetSocket::SetOption(task, level, name, value);
+  if (level != IPPROTO_TCP) {
+    TRY(InetSocket::SetOption(task, level, name, value));
+    if (const auto inbox = core_.inbox()) inbox->set_urgent_inline(options().oob_inline);
+    return {};
+  }
   switch (name) {
     case TCP_MAXSEG: {
       const int32_t bytes = TRY(OptionNumber(value));

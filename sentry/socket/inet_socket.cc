@@ -178,12 +178,16 @@ Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
     accepted->options().send_bytes = listener.options().send_bytes.load();
     accepted->options().linger_on = listener.options().linger_on.load();
     accepted->options().linger_seconds = listener.options().linger_seconds.load();
+    accepted->options().oob_inline = listener.options().oob_inline.load();
     InetStreamSocket& raw = *accepted;
     // In flight on a wire of our own: what the sender may buffer and what the receiver may.
     const size_t there = size_t{options().send_bytes} + listener.options().receive_bytes;
     const size_t back = size_t{listener.options().send_bytes} + options().receive_bytes;
     SetPeer(to);
-    return core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back, nonblocking());
+    TRY(core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back, nonblocking()));
+    core_.inbox()->set_urgent_inline(options().oob_inline);
+    core_.outbox()->set_urgent_inline(listener.options().oob_inline);
+    return {};
   };
   const auto result = connect();
   if (!result.ok()) {
@@ -199,13 +203,14 @@ Result<SocketAddress> InetStreamSocket::PeerAddress() {
 }
 
 Result<size_t> InetStreamSocket::Send(Task& task, SendRequest& request) {
-  if ((request.flags & MSG_OOB) != 0) return Errno(EOPNOTSUPP);
   request.ancillary = {};  // No rights over the internet.
   return core_.Send(task, request, {});
 }
 
 Result<ReceiveResult> InetStreamSocket::Receive(Task&, ReceiveRequest& request) {
-  if ((request.flags & MSG_OOB) != 0) return Errno(EINVAL);
+  if ((request.flags & MSG_OOB) != 0) {
+    return options().oob_inline ? Result<ReceiveResult>(Errno(EINVAL)) : core_.ReceiveUrgent(request);
+  }
   if ((request.flags & MSG_ERRQUEUE) != 0) return Errno(EAGAIN);
   if ((request.flags & MSG_TRUNC) != 0 && (request.flags & MSG_PEEK) == 0) {
     // tcp(7): discards the bytes instead of copying them.

@@ -4,7 +4,7 @@
 // Everything else is unreachable (ENETUNREACH), which is what --network=none means.
 //
 // Streams are the same StreamCore that unix sockets use: no segments, no timers. A TCP stack can take the family over by
-// providing another SocketFamily. Left out: urgent data, time stamps, raw sockets, multicast, the error queue.
+// providing another SocketFamily. Left out: SIOCATMARK and SIGURG, time stamps, raw sockets, multicast, the error queue.
 
 #include <atomic>
 #include <cstdint>

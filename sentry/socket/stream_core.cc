@@ -158,7 +158,41 @@ Result<size_t> StreamCore::Send(Task& task, SendRequest& request, const SocketAd
     out = out_;
   }
   if (rules_ == Rules::kTcp && out->reading_finished() && !out->writing_finished()) return SendAfterReset(request);
+  if ((request.flags & MSG_OOB) != 0 && request.from.remaining() > 0 && !out->urgent_inline()) {
+    return SendUrgent(task, request, *out);
+  }
   return out->Send(task, request.from, request.ancillary, source, queue_);
+}
+
+// The last byte is the urgent one.
+Result<size_t> StreamCore::SendUrgent(Task& task, SendRequest& request, Channel& out) {
+  if (request.from.remaining() > 1) {
+    IoBuffer head = request.from;
+    head.Truncate(head.remaining() - 1);
+    const uint64_t before = head.done();
+    const auto sent = out.Send(task, head, request.ancillary, {}, queue_);
+    request.from.Skip(head.done() - before);
+    if (!sent.ok()) return sent.error();
+  }
+  std::byte urgent = {};
+  (void)TRY(request.from.CopyIn(std::span(&urgent, 1)));
+  if (out.reading_finished() || out.writing_finished()) return Errno(EPIPE);
+  out.PushUrgent(urgent);
+  return static_cast<size_t>(request.from.done());
+}
+
+Result<ReceiveResult> StreamCore::ReceiveUrgent(const ReceiveRequest& request) {
+  const std::shared_ptr<Channel> in = inbox();
+  if (in == nullptr) return Errno(ENOTCONN);
+  const std::byte urgent = TRY(in->TakeUrgent((request.flags & MSG_PEEK) != 0));
+  ReceiveResult result;
+  result.flags = MSG_OOB;
+  if (request.to.remaining() == 0) {
+    result.flags |= MSG_TRUNC;
+    return result;
+  }
+  result.bytes = result.full_bytes = TRY(request.to.CopyOut(std::span(&urgent, 1)));
+  return result;
 }
 
 // TCP: the peer's socket is gone. These bytes are "sent"; the reset that answers them is what later calls see.
@@ -226,6 +260,7 @@ PollMask StreamCore::PollConnected(Channel& in, Channel& out, bool read_ended, b
   // For a unix socket the peer's end ends both directions; TCP only learns by a reset.
   const bool send_ended = out.writing_finished() || (rules_ == Rules::kUnix && out.reading_finished()) || was_reset;
   if (in.HasData()) mask |= kPollReadable;
+  if (in.HasUrgent()) mask |= POLLPRI;
   if (receive_ended) mask |= kPollReadable | POLLRDHUP;
   if (receive_ended && send_ended) mask |= POLLHUP;
   if (in.HasError()) mask |= POLLERR | (rules_ == Rules::kTcp ? POLLHUP | kPollReadable : 0u);

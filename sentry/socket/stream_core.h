@@ -42,6 +42,8 @@ class StreamCore {
 
   base::Result<size_t> Send(Task& task, SendRequest& request, const SocketAddress& source) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<ReceiveResult> Receive(const ReceiveRequest& request, bool split_credentials) ABSL_LOCKS_EXCLUDED(mu_);
+  // TCP's urgent byte, outside of the stream. EINVAL if there is none.
+  base::Result<ReceiveResult> ReceiveUrgent(const ReceiveRequest& request) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Shutdown(ShutdownHow how) ABSL_LOCKS_EXCLUDED(mu_);
   PollMask Poll(PollMask interest) ABSL_LOCKS_EXCLUDED(mu_);
   int TakeError() ABSL_LOCKS_EXCLUDED(mu_);
@@ -66,6 +68,7 @@ class StreamCore {
   static void DropBacklog(std::deque<Waiting> backlog);
   // Wakes those whom the backlog had no room for.
   void NotifyRefused(std::vector<std::weak_ptr<WaitQueue>> refused);
+  base::Result<size_t> SendUrgent(Task& task, SendRequest& request, Channel& out);
   base::Result<size_t> SendAfterReset(SendRequest& request) ABSL_LOCKS_EXCLUDED(mu_);
   PollMask PollConnected(Channel& in, Channel& out, bool read_ended, bool was_reset);
 

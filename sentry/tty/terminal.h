@@ -81,6 +81,8 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
   // TIOCGPTPEER: the slave by its name below /dev/pts, however the caller's root looks.
   base::Result<FileRef> OpenPeer(Task& task, uint32_t flags) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> ChangeSettings(Task& task, const Termios2& settings, bool flush_input) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument, const Termios2& now)
+      ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Flush(int32_t which) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> FlowControl(int32_t action) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -101,6 +103,7 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // Slaves opened in an earlier one have been hung up.
   bool packet_mode_ ABSL_GUARDED_BY(mu_) = false;
   uint8_t packet_status_ ABSL_GUARDED_BY(mu_) = 0;
+  Termios locks_ ABSL_GUARDED_BY(mu_) = {};  // TIOCSLCKTRMIOS: bits that do not change.
   uint64_t input_arrivals_ ABSL_GUARDED_BY(mu_) = 0;  // For VTIME between bytes.
 };
 

@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "sentry/kernel/job_control.h"
@@ -55,6 +57,42 @@ Termios2 LongForm(const Termios& settings, const Termios2& old) {
   return result;
 }
 
+LegacyTermio LegacyForm(const Termios2& settings) {
+  LegacyTermio result;
+  result.input = static_cast<uint16_t>(settings.c_iflag);
+  result.output = static_cast<uint16_t>(settings.c_oflag);
+  result.control = static_cast<uint16_t>(settings.c_cflag);
+  result.local = static_cast<uint16_t>(settings.c_lflag);
+  result.line = settings.c_line;
+  std::copy_n(settings.c_cc, std::size(result.characters), result.characters);
+  return result;
+}
+
+Termios2 FromLegacyForm(const LegacyTermio& settings, const Termios2& old) {
+  Termios2 result = old;
+  result.c_iflag = (old.c_iflag & 0xffff0000) | settings.input;
+  result.c_oflag = (old.c_oflag & 0xffff0000) | settings.output;
+  result.c_cflag = (old.c_cflag & 0xffff0000) | settings.control;
+  result.c_lflag = (old.c_lflag & 0xffff0000) | settings.local;
+  result.c_line = settings.line;
+  std::copy_n(settings.characters, std::size(settings.characters), result.c_cc);
+  return result;
+}
+
+void KeepLocked(const Termios& locks, const Termios2& old, Termios2& wanted) {
+  const auto keep = [](tcflag_t lock, tcflag_t before, tcflag_t& after) {
+    after = (after & ~lock) | (before & lock);
+  };
+  keep(locks.c_iflag, old.c_iflag, wanted.c_iflag);
+  keep(locks.c_oflag, old.c_oflag, wanted.c_oflag);
+  keep(locks.c_cflag, old.c_cflag, wanted.c_cflag);
+  keep(locks.c_lflag, old.c_lflag, wanted.c_lflag);
+  if (locks.c_line != 0) wanted.c_line = old.c_line;
+  for (size_t i = 0; i < std::size(wanted.c_cc); ++i) {
+    if (locks.c_cc[i] != 0) wanted.c_cc[i] = old.c_cc[i];
+  }
+}
+
 }  // namespace
 
 Result<void> Terminal::ChangeSettings(Task& task, const Termios2& settings, bool flush_input) {
@@ -65,6 +103,7 @@ Result<void> Terminal::ChangeSettings(Task& task, const Termios2& settings, bool
     // As Linux's pty: 8 bits, no parity, always receiving.
     Termios2 wanted = settings;
     wanted.c_cflag = (wanted.c_cflag & ~(CSIZE | PARENB)) | CS8 | CREAD;
+    KeepLocked(locks_, line_.settings(), wanted);
     if (flush_input) line_.FlushInput(events);
     events.packet = 0;
     line_.SetSettings(wanted, events);
@@ -137,6 +176,42 @@ Result<uint64_t> Terminal::SettingsIoctl(Task& task, uint32_t command, uint64_t 
       return uint64_t{0};
     case TIOCGSOFTCAR:
       return Give<int32_t>(task, argument, (now.c_cflag & CLOCAL) != 0 ? 1 : 0);
+    default:
+      return RareSettingsIoctl(task, command, argument, now);
+  }
+}
+
+Result<uint64_t> Terminal::RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument, const Termios2& now) {
+  switch (command) {
+    case TCGETA:
+      return Give<LegacyTermio>(task, argument, LegacyForm(now));
+    case TCSETA:
+    case TCSETAW:
+    case TCSETAF:
+      TRY(ChangeSettings(task, FromLegacyForm(TRY(Take<LegacyTermio>(task, argument)), now), command == TCSETAF));
+      return uint64_t{0};
+    case TIOCSSOFTCAR: {
+      Termios2 wanted = now;
+      wanted.c_cflag = (now.c_cflag & ~static_cast<tcflag_t>(CLOCAL)) |
+                       (TRY(Take<int32_t>(task, argument)) != 0 ? CLOCAL : 0);
+      TRY(ChangeSettings(task, wanted, false));
+      return uint64_t{0};
+    }
+    case TIOCGLCKTRMIOS: {
+      Termios locks = {};
+      {
+        const absl::MutexLock lock(&mu_);
+        locks = locks_;
+      }
+      return Give<Termios>(task, argument, locks);
+    }
+    case TIOCSLCKTRMIOS: {
+      if (!task.credentials()->HasCapability(kCapSysAdmin)) return Errno(EPERM);
+      const Termios wanted = TRY(Take<Termios>(task, argument));
+      const absl::MutexLock lock(&mu_);
+      locks_ = wanted;
+      return uint64_t{0};
+    }
     default:
       return Errno(ENOTTY);
   }

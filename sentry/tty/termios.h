@@ -15,6 +15,18 @@ using Termios2 = ::termios2;  // TCGETS2, TCSETS2
 static_assert(sizeof(Termios) == 36 && sizeof(Termios2) == 44);
 static_assert(std::has_unique_object_representations_v<Termios2>);
 
+// struct termio of System V (TCGETA, TCSETA): the low halves of the flags.
+struct LegacyTermio {
+  uint16_t input = 0;
+  uint16_t output = 0;
+  uint16_t control = 0;
+  uint16_t local = 0;
+  uint8_t line = 0;
+  uint8_t characters[8] = {};
+  uint8_t pad = 0;
+};
+static_assert(sizeof(LegacyTermio) == 18);
+
 struct WindowSize {
   uint16_t rows = 0;
   uint16_t columns = 0;
