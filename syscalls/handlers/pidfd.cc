@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <linux/capability.h>
-#include <poll.h>
+#include <sys/stat.h>
 
+#include <charconv>
 #include <memory>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "sentry/kernel/kernel.h"
@@ -13,6 +16,8 @@
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_info.h"
+#include "sentry/vfs/dentry.h"
+#include "sentry/vfs/file_system.h"
 #include "syscalls/handlers/process.h"
 #include "syscalls/handlers/signal.h"
 
@@ -43,6 +48,25 @@ bool MayAttach(Task& task, Task& target) {
   return same && (other->permitted & ~own.permitted) == 0 && memory != nullptr && memory->dumpable().load() == 1;
 }
 
+// pidfd_send_signal(2) takes a directory /proc/PID too.
+Result<std::shared_ptr<sentry::ThreadGroup>> GroupOfProcDirectory(Task& task, int32_t fd) {
+  const sentry::FileRef file = TRY(task.fds().GetForIo(fd));
+  const std::shared_ptr<sentry::Dentry>& dentry = file->path().dentry;
+  const std::shared_ptr<sentry::Inode> inode = file->inode();
+  if (dentry == nullptr || inode == nullptr || inode->type() != S_IFDIR) return Errno(EBADF);
+  if (inode->file_system().type_name() != "proc") return Errno(EBADF);
+  const std::shared_ptr<sentry::Dentry> parent = dentry->parent();
+  const std::string name = dentry->name();
+  int32_t pid = 0;
+  const auto parsed = std::from_chars(name.data(), name.data() + name.size(), pid);
+  if (parent == nullptr || !parent->is_root() || parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) {
+    return Errno(EBADF);
+  }
+  std::shared_ptr<sentry::ThreadGroup> group = task.kernel().pids().FindGroup(pid);
+  if (group == nullptr) return Errno(ESRCH);
+  return group;
+}
+
 }  // namespace
 
 Result<int32_t> PidfdOpen(Task& task, int32_t pid, uint32_t flags) {
@@ -60,7 +84,12 @@ Result<int32_t> PidfdOpen(Task& task, int32_t pid, uint32_t flags) {
 Result<void> PidfdSendSignal(Task& task, int32_t pidfd, int32_t signal, UserAddr info, uint32_t flags) {
   if ((flags & ~(kSignalThread | kSignalThreadGroup | kSignalProcessGroup)) != 0) return Errno(EINVAL);
   if ((flags & (flags - 1)) != 0) return Errno(EINVAL);
-  const std::shared_ptr<sentry::PidFile> file = TRY(sentry::GetPidFile(task, pidfd));
+  const Result<std::shared_ptr<sentry::PidFile>> found = sentry::GetPidFile(task, pidfd);
+  if (!found.ok()) {
+    const std::shared_ptr<sentry::ThreadGroup> group = TRY(GroupOfProcDirectory(task, pidfd));
+    return SendFromPidfd(task, *group, nullptr, flags == kSignalProcessGroup, signal, info);
+  }
+  const std::shared_ptr<sentry::PidFile>& file = found.value();
   if (file->pid() < 0) return Errno(ESRCH);
   const bool to_thread = flags == kSignalThread || (flags == 0 && file->thread() != nullptr);
   const TaskRef thread = to_thread ? (file->thread() != nullptr ? file->thread() : file->group()->leader()) : nullptr;

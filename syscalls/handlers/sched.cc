@@ -95,6 +95,7 @@ Result<void> SchedYield(Task& task) {
 Result<int32_t> SchedGetAffinity(Task& task, int32_t tid, uint32_t bytes, UserAddr mask) {
   const uint32_t cpus = task.kernel().options().cpu_count;
   if (uint64_t{bytes} * 8 < cpus || bytes % 8 != 0) return Errno(EINVAL);
+  if (tid < 0) return Errno(ESRCH);  // Unlike its siblings.
   const TaskRef target = TRY(Find(task, tid));
   std::vector<uint64_t> bits = target->scheduling().affinity;
   if (bits.empty()) bits = AllCpus(task);
@@ -107,6 +108,7 @@ Result<void> SchedSetAffinity(Task& task, int32_t tid, uint32_t bytes, UserAddr 
   std::vector<uint64_t> wanted(all.size(), 0);
   const size_t taken = std::min<size_t>(bytes, wanted.size() * 8);
   TRY(task.memory().CopyInExactly(mask, std::as_writable_bytes(std::span(wanted)).first(taken)));
+  if (tid < 0) return Errno(ESRCH);
   const TaskRef target = TRY(Find(task, tid));
   if (!MayChange(task, *target)) return Errno(EPERM);
   bool any = false;
