@@ -102,7 +102,6 @@ Result<size_t> SleepAndCollect(Task& task, EpollFile& epoll, size_t count, Deadl
 Result<uint64_t> Wait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count, Deadline deadline,
                       bool can_sleep) {
   constexpr int32_t kCountMax = std::numeric_limits<int32_t>::max() / static_cast<int32_t>(sizeof(abi::EpollEvent));
-  constexpr size_t kBatchMax = 1024;
   if (count <= 0 || count > kCountMax) return Errno(EINVAL);
   const std::shared_ptr<EpollFile> epoll = TRY(GetEpoll(task, epoll_fd));
   const EpollFile::Deliver deliver = [&](std::span<const sentry::EpollEvent> ready) -> Result<void> {
@@ -117,7 +116,7 @@ Result<uint64_t> Wait(Task& task, int32_t epoll_fd, UserAddr events, int32_t cou
     for (size_t i = 0; i < ready.size(); ++i) out[i] = {ready[i].events, ready[i].data};
     return task.memory().CopyOutArray<abi::EpollEvent>(events, out);
   };
-  const size_t batch = std::min(static_cast<size_t>(count), kBatchMax);
+  const auto batch = static_cast<size_t>(count);
   Result<size_t> collected = epoll->Collect(batch, deliver);
   if (!collected.ok() && collected.error() == EAGAIN && can_sleep) {
     collected = SleepAndCollect(task, *epoll, batch, deadline, deliver);

@@ -95,7 +95,7 @@ Result<void> SchedYield(Task& task) {
 Result<int32_t> SchedGetAffinity(Task& task, int32_t tid, uint32_t bytes, UserAddr mask) {
   const uint32_t cpus = task.kernel().options().cpu_count;
   if (uint64_t{bytes} * 8 < cpus || bytes % 8 != 0) return Errno(EINVAL);
-  if (tid < 0) return Errno(ESRCH);  // Unlike its siblings.
+  if (tid < 0) return Errno(ESRCH);
   const TaskRef target = TRY(Find(task, tid));
   std::vector<uint64_t> bits = target->scheduling().affinity;
   if (bits.empty()) bits = AllCpus(task);

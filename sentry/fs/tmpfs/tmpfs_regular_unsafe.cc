@@ -216,7 +216,11 @@ Result<void> TmpfsRegular::Allocate(int mode, uint64_t offset, uint64_t length) 
     mtime_ = ctime_ = now;
     return {};
   }
-  if ((mode & ~FALLOC_FL_KEEP_SIZE) != 0) return Errno(EOPNOTSUPP);
+  if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)) != 0) return Errno(EOPNOTSUPP);
+  // Linux's tmpfs does not know this one, but the file systems that an image's programs expect on / do.
+  const bool zeroes = (mode & FALLOC_FL_ZERO_RANGE) != 0;
+  if (zeroes && (held & kWriteSeals) != 0) return Errno(EPERM);
+  if (zeroes) TRY(PunchHoleLocked(offset, length));
   const absl::MutexLock lock(&mu_);
   if (!keep_size && end > size_ && (held & F_SEAL_GROW) != 0) return Errno(EPERM);
   TRY(content_.Fill(offset, length));

@@ -19,6 +19,7 @@ struct Tree {
     file_system = sentry::Tmpfs::Create(*pool, clock, {.mode = 0755});
     root_mount = vfs.MountRoot(file_system, "none", 0).value();
   }
+  explicit Tree(sentry::FileSystemRef root) { root_mount = vfs.MountRoot(std::move(root), "none", 0).value(); }
   // 0, or the errno.
   template <typename T>
   static int Code(const base::Result<T>& result) {
