@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "platform/base/check.h"
+#include "platform/base/user_addr.h"
 
 namespace sentry {
 
@@ -27,18 +28,28 @@ void MappingRegistry::Remove(MemoryManager& memory, uint64_t offset, uint64_t le
   if (it->second.bytes == 0) uses_.erase(it);
 }
 
-void MappingRegistry::Invalidate(const Mappable& mappable, uint64_t offset, uint64_t length) {
+std::vector<std::shared_ptr<MemoryManager>> MappingRegistry::Memories() const {
   std::vector<std::shared_ptr<MemoryManager>> memories;
-  {
-    absl::MutexLock lock(&mu_);
-    for (auto& [pointer, use] : uses_) {
-      if (std::shared_ptr<MemoryManager> memory = use.memory.lock()) {
-        memories.push_back(std::move(memory));
-      }
+  absl::MutexLock lock(&mu_);
+  for (auto& [pointer, use] : uses_) {
+    if (std::shared_ptr<MemoryManager> memory = use.memory.lock()) {
+      memories.push_back(std::move(memory));
     }
   }
-  for (const std::shared_ptr<MemoryManager>& memory : memories) {
+  return memories;
+}
+
+void MappingRegistry::Invalidate(const Mappable& mappable, uint64_t offset, uint64_t length) {
+  for (const std::shared_ptr<MemoryManager>& memory : Memories()) {
     memory->InvalidateFile(mappable, offset, length);
+  }
+}
+
+void MappingRegistry::Truncate(const Mappable& mappable, uint64_t size) {
+  if (size > ~uint64_t{0} - base::kPageSize) return;
+  const uint64_t start = base::PageUp(size);
+  for (const std::shared_ptr<MemoryManager>& memory : Memories()) {
+    memory->InvalidateFile(mappable, start, ~uint64_t{0} - start);
   }
 }
 

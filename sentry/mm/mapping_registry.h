@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "sentry/mm/memory_manager.h"
@@ -26,11 +27,15 @@ class MappingRegistry {
   // Translate, ReadAt or AddMapping of `mappable` takes.
   void Invalidate(const Mappable& mappable, uint64_t offset, uint64_t length)
       ABSL_LOCKS_EXCLUDED(mu_);
+  // The file ends at `size` from now on: pages that begin behind it are gone everywhere, private copies too. Under
+  // the same condition.
+  void Truncate(const Mappable& mappable, uint64_t size) ABSL_LOCKS_EXCLUDED(mu_);
   // Any mapping at all / any that may write to the file (F_SEAL_WRITE, ETXTBSY).
   bool HasMappings() const ABSL_LOCKS_EXCLUDED(mu_);
   bool HasWritableMappings() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  std::vector<std::shared_ptr<MemoryManager>> Memories() const ABSL_LOCKS_EXCLUDED(mu_);
   struct Use {
     std::weak_ptr<MemoryManager> memory;
     // Per range, as areas split and join: bytes of use, not exact ranges, are what stays consistent.

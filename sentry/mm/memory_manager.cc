@@ -126,6 +126,10 @@ std::optional<FaultSignal> MemoryManager::HandleFault(uint64_t address, uint8_t 
 }
 
 void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, uint64_t length) {
+  // To the end of all offsets: the file has become shorter (MappingRegistry::Truncate), which takes the copies in private
+  // mappings along.
+  const bool private_copies = length == ~uint64_t{0} - offset;
+  Leftovers leftovers(*this);
   absl::MutexLock lock(&impl_->mu);
   const uint64_t file_start = PageDown(offset);
   const uint64_t file_end = length > ~uint64_t{0} - offset ? ~uint64_t{0} : offset + length;
@@ -136,8 +140,9 @@ void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, ui
     const uint64_t from = vma.start + (std::max(file_start, vma.offset) - vma.offset);
     const uint64_t to =
         file_end >= vma_file_end ? vma.end : PageUp(vma.start + (file_end - vma.offset));
-    if (vma.shared) {
+    if (vma.shared || private_copies) {
       impl_->HostUnmapLocked(from, to);
+      if (!vma.shared) impl_->pages.Remove(from, to, leftovers.ranges);
       continue;
     }
     uint64_t gap_start = from, gap_end = from;

@@ -159,6 +159,21 @@ TEST_CASE("a file that shrinks and grows takes mapped pages along", "[memory]") 
   CHECK(map[2 * kPage] == 0);
 }
 
+TEST_CASE("a file that shrinks takes private copies along", "[memory]") {
+  const bool in_memory = GENERATE(false, true);
+  TemporaryFile file(2 * kPage);
+  const int fd = in_memory ? memfd_create("test", 0) : dup(file.fd);
+  REQUIRE(ftruncate(fd, 2 * kPage) == 0);
+  Map map(2 * kPage, kReadWrite, MAP_PRIVATE, fd);
+  map[0] = map[kPage] = 'x';
+  REQUIRE(ftruncate(fd, 100) == 0);
+  CHECK(map[0] == 'x');
+  CHECK(LoadFails(map.page(1)) == -SIGBUS);
+  REQUIRE(ftruncate(fd, 2 * kPage) == 0);
+  CHECK(map[kPage] == 0);
+  close(fd);
+}
+
 TEST_CASE("bytes behind the end of the file in its last page do not reach the file", "[memory]") {
   TemporaryFile file(10);
   Map map(kPage, kReadWrite, MAP_SHARED, file.fd);

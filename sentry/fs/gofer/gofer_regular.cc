@@ -189,10 +189,7 @@ std::optional<Result<void>> GoferRegular::LocalSetSize(uint64_t size) {
 }
 
 void GoferRegular::SizeChanged(uint64_t old_size, uint64_t new_size) {
-  if (new_size >= old_size || !mappings_.HasMappings()) return;
-  const uint64_t start = base::PageUp(new_size);
-  const uint64_t end = base::PageUp(old_size);
-  if (start < end) mappings_.Invalidate(*this, start, end - start);
+  if (new_size < old_size && mappings_.HasMappings()) mappings_.Truncate(*this, new_size);
 }
 
 // ---- Data.

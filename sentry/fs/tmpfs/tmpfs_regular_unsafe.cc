@@ -162,6 +162,7 @@ Result<void> TmpfsRegular::Resize(uint64_t size) {
     // What is behind the end in the last page would show up when the file grows again.
     if (size < old_size && size % kPageSize != 0) content_.Zero(size, std::min(old_size - size, kPageSize - size % kPageSize));
   }
+  if (size < old_size) mappings_.Truncate(*this, size);
   if (PagesFor(size) < PagesFor(old_size)) DiscardPages(PagesFor(size), std::numeric_limits<uint64_t>::max() / kPageSize);
   return {};
 }

@@ -75,6 +75,21 @@ TEST_CASE("a file that shrinks takes its pages away", "[mm]") {
   CHECK(guest.Load(at + 2 * kPage) == 0);
 }
 
+TEST_CASE("truncation takes private copies away too", "[mm]") {
+  Sandbox sandbox;
+  Guest guest = sandbox.NewGuest();
+  auto file = std::make_shared<HostFile>(std::string(2 * kPage, 'f'));
+  const uint64_t at = guest.MapFile(file, 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+  CHECK(guest.Store(at, 'x'));
+  CHECK(guest.Store(at + kPage, 'y'));
+  file->Truncate(100);
+  CHECK(guest.Load(at) == 'x');
+  CHECK_FALSE(guest.Load(at + kPage).has_value());
+  CHECK(guest.last_fault->signal == SIGBUS);
+  file->Truncate(2 * kPage);
+  CHECK(guest.Load(at + kPage) == 0);
+}
+
 TEST_CASE("a file that the host does not map is copied", "[mm]") {
   Sandbox sandbox;
   Guest guest = sandbox.NewGuest();

@@ -71,7 +71,7 @@ class HostFile final : public sentry::Mappable {
   uint64_t size() const { return static_cast<uint64_t>(lseek(fd_, 0, SEEK_END)); }
   void Truncate(uint64_t bytes) {
     REQUIRE(ftruncate(fd_, static_cast<off_t>(bytes)) == 0);
-    registry.Invalidate(*this, base::PageUp(bytes), ~uint64_t{0});
+    registry.Truncate(*this, bytes);
   }
   std::string Content() const {
     std::string text(size(), '\0');
