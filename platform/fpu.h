@@ -1,7 +1,7 @@
 #pragma once
 
-// Images of the extended state: their size on this CPU, Linux's initial image, and which bytes a guest
-// may load. FpuSize() is in platform.h.
+// Images of the extended state: their size on this CPU, Linux's initial image, and which bytes a
+// guest may load. FpuSize() is in platform.h.
 
 #include <cstdint>
 
@@ -25,8 +25,8 @@ uint64_t FpuFeatures();
 const FpuState& InitialFpu();
 // EINVAL if XRSTOR would refuse the header or MXCSR.
 base::Result<void> CheckFpu(const FpuState& state);
-// Makes an image that came from a guest loadable: unknown components are dropped. Puts into the software
-// bytes what PTRACE_GETREGSET puts there, and clears what lies beyond FpuSize().
+// Makes an image that came from a guest loadable: unknown components are dropped. Puts into the
+// software bytes what PTRACE_GETREGSET puts there, and clears what lies beyond FpuSize().
 void NormalizeFpu(FpuState& state);
 
 }  // namespace platform

@@ -37,9 +37,9 @@ struct alignas(64) FpuState {
 };
 
 enum class EventKind : uint8_t {
-  kSyscall,      // orig_rax is the number, rax is -ENOSYS, rip is after the instruction.
-  kFault,        // SIGSEGV or SIGBUS by an access: address, access, trap_number, error_code are set.
-  kSignal,       // SIGILL, SIGFPE, SIGTRAP, and SIGSEGV without an address: signal, code, address.
+  kSyscall,  // orig_rax is the number, rax is -ENOSYS, rip is after the instruction.
+  kFault,    // SIGSEGV or SIGBUS by an access: address, access, trap_number, error_code are set.
+  kSignal,   // SIGILL, SIGFPE, SIGTRAP, and SIGSEGV without an address: signal, code, address.
   kInterrupted,  // Interrupt() was called, now or before this Switch.
   kDead,         // The address space's host process is gone; the guest process cannot go on.
 };
@@ -52,20 +52,21 @@ inline constexpr uint8_t kAccessExec = 4;
 struct Event {
   EventKind kind = EventKind::kInterrupted;
   uint8_t access = 0;
-  int32_t signal = 0;   // Host signal number of a kFault or kSignal.
-  int32_t code = 0;     // si_code
-  uint64_t address = 0; // si_addr
-  uint64_t trap_number = 0;  // As Linux reports in sigcontext (13 general protection, 14 page fault..).
+  int32_t signal = 0;    // Host signal number of a kFault or kSignal.
+  int32_t code = 0;      // si_code
+  uint64_t address = 0;  // si_addr
+  uint64_t trap_number =
+      0;  // As Linux reports in sigcontext (13 general protection, 14 page fault..).
   uint64_t error_code = 0;
 };
 
 // What a range of guest addresses shows: bytes of a host descriptor.
 struct Mapping {
-  uint64_t address = 0;  // Page aligned.
-  uint64_t length = 0;   // Page aligned, > 0.
-  int host_fd = -1;      // Borrowed for the duration of the call.
-  uint64_t offset = 0;   // Page aligned offset in host_fd.
-  int protection = 0;    // PROT_*; may be PROT_NONE.
+  uint64_t address = 0;     // Page aligned.
+  uint64_t length = 0;      // Page aligned, > 0.
+  int host_fd = -1;         // Borrowed for the duration of the call.
+  uint64_t offset = 0;      // Page aligned offset in host_fd.
+  int protection = 0;       // PROT_*; may be PROT_NONE.
   bool is_private = false;  // MAP_PRIVATE instead of MAP_SHARED (file text, read-only in practice).
   bool populate = false;    // Fault the pages in now.
 };
@@ -79,7 +80,8 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
-  // The process that shows up for it in the host's tools; 0 if there is none of its own. For diagnostics.
+  // The process that shows up for it in the host's tools; 0 if there is none of its own. For
+  // diagnostics.
   virtual int host_pid() const { return 0; }
 
   // Replaces whatever is mapped in the range. When these return, no guest thread can use an older
@@ -89,16 +91,17 @@ class AddressSpace {
   virtual base::Result<void> Unmap(uint64_t address, uint64_t length) = 0;
   // Holes in the range are left alone. Protects what is mapped.
   virtual base::Result<void> Protect(uint64_t address, uint64_t length, int protection) = 0;
-  // Batch of maps, in order, one hand-over where the platform can. EINVAL leaves everything as it was; after
-  // another error, of this or of Map, nothing is mapped in the ranges.
+  // Batch of maps, in order, one hand-over where the platform can. EINVAL leaves everything as it
+  // was; after another error, of this or of Map, nothing is mapped in the ranges.
   virtual base::Result<void> MapAll(const std::vector<Mapping>& mappings) {
     for (const Mapping& mapping : mappings) TRY(Map(mapping));
     return {};
   }
 };
 
-// The state of one guest thread. Used by one host thread at a time, except Interrupt. It belongs to the host
-// thread that first Switches it: that one makes all further calls and destroys it (ptrace(2) demands it).
+// The state of one guest thread. Used by one host thread at a time, except Interrupt. It belongs to
+// the host thread that first Switches it: that one makes all further calls and destroys it
+// (ptrace(2) demands it).
 class Context {
  public:
   virtual ~Context() = default;
@@ -106,22 +109,24 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  // Makes the next Switch into `address_space` independent of the host's limits: a Switch that cannot get
-  // a host thread can only report kDead. Optional; any thread, not during a Switch. EAGAIN, ENOMEM, ESRCH.
+  // Makes the next Switch into `address_space` independent of the host's limits: a Switch that
+  // cannot get a host thread can only report kDead. Optional; any thread, not during a Switch.
+  // EAGAIN, ENOMEM, ESRCH.
   virtual base::Result<void> Prepare(AddressSpace& address_space) = 0;
 
-  // Runs guest code from `registers` until an event; `registers` then hold the guest's state. cs, ss
-  // and privileged eflags bits that the caller passes are ignored. Setting TF in eflags single-steps: the
-  // next event is kSignal SIGTRAP TRAP_TRACE at the latest. The address space may differ from the
-  // last call's (execve); extended state moves along if the old address space is still there.
+  // Runs guest code from `registers` until an event; `registers` then hold the guest's state. cs,
+  // ss and privileged eflags bits that the caller passes are ignored. Setting TF in eflags
+  // single-steps: the next event is kSignal SIGTRAP TRAP_TRACE at the latest. The address space may
+  // differ from the last call's (execve); extended state moves along if the old address space is
+  // still there.
   virtual Event Switch(AddressSpace& address_space, Registers& registers) = 0;
 
   // Any thread, any time, async-signal-safe: the Switch under way, or else the next one, returns
   // kInterrupted within bounded time (an event that comes first may be reported first).
   virtual void Interrupt() = 0;
 
-  // Extended (x87, SSE, AVX, ...) state. Not during a Switch. SetFpu takes any bytes: a header that the
-  // CPU would refuse is EINVAL and nothing changes. A new Context has Linux's initial state.
+  // Extended (x87, SSE, AVX, ...) state. Not during a Switch. SetFpu takes any bytes: a header that
+  // the CPU would refuse is EINVAL and nothing changes. A new Context has Linux's initial state.
   virtual void GetFpu(FpuState& state) = 0;
   virtual base::Result<void> SetFpu(const FpuState& state) = 0;
   // Back to the initial state (execve).

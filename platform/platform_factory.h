@@ -17,9 +17,9 @@ enum class PlatformKind { kAuto, kSystrap, kPtrace };
 // "auto", "systrap", "ptrace"; InvalidArgument for anything else.
 absl::StatusOr<PlatformKind> ParsePlatformKind(std::string_view name);
 
-// kAuto is systrap, or ptrace where the host cannot do that. `memory` is what guests are going to have
-// mapped, and must outlive the platform. Forks; call it when namespaces and credentials are final, before
-// the seccomp filter, on a thread that lives as long as the platform.
+// kAuto is systrap, or ptrace where the host cannot do that. `memory` is what guests are going to
+// have mapped, and must outlive the platform. Forks; call it when namespaces and credentials are
+// final, before the seccomp filter, on a thread that lives as long as the platform.
 absl::StatusOr<std::unique_ptr<Platform>> CreatePlatform(PlatformKind kind, MemoryPool& memory);
 
 }  // namespace platform

@@ -21,9 +21,12 @@ int64_t Call(sentry::Task& task, uint64_t number, const RegisterFile& arguments)
 
 }  // namespace
 
-int64_t TableDispatcher::Dispatch(sentry::Task& task, uint64_t number, const uint64_t (&arguments)[6]) {
-  const RegisterFile registers{arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]};
-  if (!trace_) [[likely]] return Call(task, number, registers);
+int64_t TableDispatcher::Dispatch(sentry::Task& task, uint64_t number,
+                                  const uint64_t (&arguments)[6]) {
+  const RegisterFile registers{arguments[0], arguments[1], arguments[2],
+                               arguments[3], arguments[4], arguments[5]};
+  if (!trace_) [[likely]]
+    return Call(task, number, registers);
   const TracedCall traced(task, number, registers);
   const int64_t result = Call(task, number, registers);
   traced.Finish(result);

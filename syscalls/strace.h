@@ -1,7 +1,7 @@
 #pragma once
 
-// runsc --strace: one line for a call when it begins to act and one when it has ended, with decoded arguments. For people who look
-// for the reason why a program fails; not a security log.
+// runsc --strace: one line for a call when it begins to act and one when it has ended, with decoded
+// arguments. For people who look for the reason why a program fails; not a security log.
 
 #include <cstdint>
 #include <string>
@@ -10,7 +10,8 @@
 
 namespace syscalls {
 
-// A call under way. Arguments that the guest passes in are decoded by the constructor, those that it gets by Finish.
+// A call under way. Arguments that the guest passes in are decoded by the constructor, those that
+// it gets by Finish.
 class TracedCall {
  public:
   TracedCall(sentry::Task& task, uint64_t number, const RegisterFile& arguments);

@@ -1,6 +1,7 @@
 #pragma once
 
-// The table of system calls: the coverage document and the dispatcher are printed and driven from it.
+// The table of system calls: the coverage document and the dispatcher are printed and driven from
+// it.
 
 #include <array>
 #include <cstddef>
@@ -26,7 +27,8 @@ enum class Support : uint8_t {
   kUnknown,  // No row.
   kFull,
   kPartial,  // Works with the differences that the note names.
-  kRefused,  // Answers with an errno as an unprivileged container would get, for the reason in the note.
+  kRefused,  // Answers with an errno as an unprivileged container would get, for the reason in the
+             // note.
 };
 
 struct Row {

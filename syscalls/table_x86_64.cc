@@ -1,5 +1,5 @@
-// The system calls of Linux on x86-64, one line each, ascending by number (checked when compiled): a diff here is the
-// whole story of a change in coverage.
+// The system calls of Linux on x86-64, one line each, ascending by number (checked when compiled):
+// a diff here is the whole story of a change in coverage.
 
 #include <cerrno>
 
@@ -193,16 +193,20 @@ constexpr Table kTable = MakeTable({
     Full<&Munlock>(150, "munlock"),
     Full<&MlockAll>(151, "mlockall"),
     Full<&MunlockAll>(152, "munlockall"),
-    Refused(155, "pivot_root", EPERM, "The sandbox's root mount is fixed; as in a container without CAP_SYS_ADMIN."),
+    Refused(155, "pivot_root", EPERM,
+            "The sandbox's root mount is fixed; as in a container without CAP_SYS_ADMIN."),
     Refused(156, "_sysctl", ENOSYS, "Removed in Linux 5.5."),
-    Partial<&Prctl>(157, "prctl", "Options of hardware and tracing that a container does not get are EINVAL."),
-    Partial<&ArchPrctl>(158, "arch_prctl", "The segment bases; no CPUID faulting, shadow stacks or AMX."),
+    Partial<&Prctl>(157, "prctl",
+                    "Options of hardware and tracing that a container does not get are EINVAL."),
+    Partial<&ArchPrctl>(158, "arch_prctl",
+                        "The segment bases; no CPUID faulting, shadow stacks or AMX."),
     Partial<&Adjtimex>(159, "adjtimex", "Read only, as without CAP_SYS_TIME."),
     Full<&SetRlimit>(160, "setrlimit"),
     Full<&Chroot>(161, "chroot"),
     Full<&Sync>(162, "sync"),
     Partial<&Settimeofday>(164, "settimeofday", "EPERM: the clock belongs to the host."),
-    Partial<&Mount>(165, "mount", "Own file systems, bind and remount; no propagation, no MS_MOVE."),
+    Partial<&Mount>(165, "mount",
+                    "Own file systems, bind and remount; no propagation, no MS_MOVE."),
     Partial<&Umount2>(166, "umount2", "MNT_EXPIRE never expires a mount."),
     Full<&SetHostName>(170, "sethostname"),
     Full<&SetDomainName>(171, "setdomainname"),
@@ -222,7 +226,8 @@ constexpr Table kTable = MakeTable({
     Full<&Fremovexattr>(199, "fremovexattr"),
     Full<&Tkill>(200, "tkill"),
     Full<&Time>(201, "time"),
-    Partial<&Futex>(202, "futex", "PI locks hand over in order of arrival; no priority is inherited."),
+    Partial<&Futex>(202, "futex",
+                    "PI locks hand over in order of arrival; no priority is inherited."),
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
     Full<&EpollCreate>(213, "epoll_create"),
@@ -306,7 +311,8 @@ constexpr Table kTable = MakeTable({
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&Renameat2>(316, "renameat2"),
     Full<&GetRandom>(318, "getrandom"),
-    Partial<&MemfdCreate>(319, "memfd_create", "MFD_HUGETLB is refused: there are no huge pages to set aside."),
+    Partial<&MemfdCreate>(319, "memfd_create",
+                          "MFD_HUGETLB is refused: there are no huge pages to set aside."),
     Full<&Execveat>(322, "execveat"),
     Partial<&Membarrier>(324, "membarrier", "Neither SYNC_CORE nor RSEQ; the query says so."),
     Full<&Mlock2>(325, "mlock2"),

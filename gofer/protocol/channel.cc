@@ -42,9 +42,7 @@ long Futex(std::atomic<uint32_t>* word, int operation, uint32_t value, const tim
   return syscall(SYS_futex, word, operation, value, timeout, nullptr, 0);
 }
 
-absl::Status HostError(const char* what) {
-  return absl::ErrnoToStatus(errno, what);
-}
+absl::Status HostError(const char* what) { return absl::ErrnoToStatus(errno, what); }
 
 uint64_t NowNs() {
   timespec now{};
@@ -90,7 +88,7 @@ absl::StatusOr<ChannelEnds> CreateChannel() {
 }
 
 absl::StatusOr<Channel> Channel::Map(base::Fd memory, base::Fd socket) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(memory.get(), &status) != 0) return HostError("gofer channel: fstat");
   if (status.st_size != static_cast<off_t>(kMemoryBytes)) {
     return absl::InvalidArgumentError(
@@ -100,8 +98,7 @@ absl::StatusOr<Channel> Channel::Map(base::Fd memory, base::Fd socket) {
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
     return absl::InvalidArgumentError("gofer channel: the memory could be truncated by the peer");
   }
-  void* base =
-      mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
+  void* base = mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
   if (base == MAP_FAILED) return HostError("gofer channel: mmap");
   return Channel(std::move(memory), std::move(socket), static_cast<std::byte*>(base),
                  HasSeveralCpus() ? kDefaultSpinNs : 0);
@@ -229,7 +226,8 @@ bool Channel::FollowClient() {
   if (wanted >= 1 && wanted <= CPU_SETSIZE) {
     CPU_SET(wanted - 1, &cpus);
   } else {
-    for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &cpus);  // The kernel takes those there are.
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      CPU_SET(cpu, &cpus);  // The kernel takes those there are.
   }
   // A CPU that we may not use leaves us where we are.
   const bool moved = sched_setaffinity(0, sizeof(cpus), &cpus) == 0;

@@ -5,15 +5,17 @@
 // A sealed memfd holds a word with one bit per slot ("there is a request") and the slots; each slot
 // has a request area and a response area, so as many requests can be under way as there are slots.
 // The client wakes a sleeping server by a byte through the socket, so that the server waits for
-// work and for the end of its peer in one read(2); a thread of the client that sleeps does so on its
-// slot's futex. Both sides spin for a moment first.
+// work and for the end of its peer in one read(2); a thread of the client that sleeps does so on
+// its slot's futex. Both sides spin for a moment first.
 //
-// Where the client can keep its thread on one CPU during a call, it says which, and the server moves there:
-// a hand-over on one CPU takes 5 us, a wake-up on another one 50 us on a VM. Then nobody spins.
+// Where the client can keep its thread on one CPU during a call, it says which, and the server
+// moves there: a hand-over on one CPU takes 5 us, a wake-up on another one 50 us on a VM. Then
+// nobody spins.
 //
 // Each side takes the other for an enemy: the memory may change at any time, so a length is read
 // once, bounded, and the message copied out before anything looks at it. Slots are given out by
-// state private to the client. The seals keep either side from truncating the memory under the other.
+// state private to the client. The seals keep either side from truncating the memory under the
+// other.
 
 #include <atomic>
 #include <cstddef>
@@ -55,12 +57,12 @@ class Channel {
 
   // ---- Client. One thread per slot at a time.
 
-  // Puts a request of `bytes` bytes, written to RequestArea(slot), before the server. `cpu`: where the
-  // calling thread stays until Await returns, kAnyCpu if that is not known.
+  // Puts a request of `bytes` bytes, written to RequestArea(slot), before the server. `cpu`: where
+  // the calling thread stays until Await returns, kAnyCpu if that is not known.
   static constexpr int kAnyCpu = -1;
   void Submit(size_t slot, size_t bytes, int cpu = kAnyCpu);
-  // Waits for the response and copies it to `out`. EPIPE if the peer has gone, EBADMSG if it states a
-  // length that cannot be. `out` must hold kMessageBytesMax.
+  // Waits for the response and copies it to `out`. EPIPE if the peer has gone, EBADMSG if it states
+  // a length that cannot be. `out` must hold kMessageBytesMax.
   base::Result<size_t> Await(size_t slot, std::span<std::byte> out, int cpu = kAnyCpu);
   std::span<std::byte> RequestArea(size_t slot);
 

@@ -34,8 +34,8 @@ class Client::SlotHold {
  public:
   explicit SlotHold(Client& client) : client_(client) {
     absl::MutexLock lock(&client_.slot_mu_);
-    client_.slot_mu_.Await(absl::Condition(
-        +[](uint32_t* free) { return *free != 0; }, &client_.slots_free_));
+    client_.slot_mu_.Await(
+        absl::Condition(+[](uint32_t* free) { return *free != 0; }, &client_.slots_free_));
     index_ = static_cast<size_t>(std::countr_zero(client_.slots_free_));
     client_.slots_free_ &= ~(uint32_t{1} << index_);
   }
@@ -76,8 +76,7 @@ Result<Client::Answer> Client::Call(RequestBody body) {
 Result<Client::Answer> Client::CallOnSlot(size_t slot, const Request& request) {
   if (buffers_[slot] == nullptr) buffers_[slot] = std::make_unique<SlotBuffers>();
   SlotBuffers& buffers = *buffers_[slot];
-  const size_t sent =
-      TRY(EncodeRequest(request, buffers.scratch, channel_.RequestArea(slot)));
+  const size_t sent = TRY(EncodeRequest(request, buffers.scratch, channel_.RequestArea(slot)));
   // A slot may have been abandoned by a caller that saw the connection die.
   if (dead()) return Errno(EIO);
   const int cpu = stay_on_cpu_ == nullptr ? Channel::kAnyCpu : stay_on_cpu_();

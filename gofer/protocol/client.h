@@ -4,8 +4,8 @@
 // takes a few microseconds and is not interruptible.
 //
 // Errors: an errno of the host for the operation, or EIO once the connection is dead (the gofer has
-// gone or broke the protocol; `dead()` says so and the reason is logged once). ENAMETOOLONG or EINVAL
-// for a name that is no single component; such a name is never sent.
+// gone or broke the protocol; `dead()` says so and the reason is logged once). ENAMETOOLONG or
+// EINVAL for a name that is no single component; such a name is never sent.
 
 #include <atomic>
 #include <cstddef>
@@ -33,7 +33,8 @@ class Client {
  public:
   // What a change left behind; see ChangeReply.
   struct Change : ChangeReply {
-    base::Fd fd;  // Create's; empty if descriptors have run out, and then the file is there all the same.
+    base::Fd fd;  // Create's; empty if descriptors have run out, and then the file is there all the
+                  // same.
   };
   struct Walked {
     WalkReply reply;
@@ -51,8 +52,8 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // A number for a file that a request below is to bind. Give it back by Forget once bound, by Unused if
-  // the request did not bind it.
+  // A number for a file that a request below is to bind. Give it back by Forget once bound, by
+  // Unused if the request did not bind it.
   Fid NewFid() ABSL_LOCKS_EXCLUDED(fid_mu_);
   void Unused(Fid fid) ABSL_LOCKS_EXCLUDED(fid_mu_);
   // Lets the gofer close `fid` with the next batch. Nobody may use it any more.
@@ -74,8 +75,8 @@ class Client {
   // `ownership.mode` includes the type: S_IFREG, S_IFIFO, S_IFSOCK.
   base::Result<Change> Mknod(Fid dir, std::string_view name, Fid new_fid,
                              const Ownership& ownership);
-  base::Result<Change> Symlink(Fid dir, std::string_view name, Fid new_fid,
-                               std::string_view target, const Ownership& ownership);
+  base::Result<Change> Symlink(Fid dir, std::string_view name, Fid new_fid, std::string_view target,
+                               const Ownership& ownership);
   base::Result<Change> Link(Fid fid, Fid dir, std::string_view name);
   base::Result<Change> Unlink(Fid dir, std::string_view name, uint32_t flags);
   base::Result<Change> Rename(Fid old_dir, std::string_view old_name, Fid new_dir,

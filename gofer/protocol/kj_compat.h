@@ -1,7 +1,7 @@
 #pragma once
 
-// To be included before Cap'n Proto's headers. kj 0.9 leaves out these operators in C++20, where the
-// reversed forms were to stand in; clang, following P2468, does not rewrite them.
+// To be included before Cap'n Proto's headers. kj 0.9 leaves out these operators in C++20, where
+// the reversed forms were to stand in; clang, following P2468, does not rewrite them.
 
 #include <kj/string.h>
 

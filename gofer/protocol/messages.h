@@ -1,7 +1,7 @@
 #pragma once
 
-// What a sentry and its gofer say to each other, as plain structures. wire.h turns them into bytes and
-// back; README.md one directory up says what each operation does.
+// What a sentry and its gofer say to each other, as plain structures. wire.h turns them into bytes
+// and back; README.md one directory up says what each operation does.
 //
 // Views in a Request or Response that came from the wire point into the buffer they were decoded
 // from. Decoding bounds every list and string by the constants here; whether an id or a name makes
@@ -21,8 +21,8 @@ using Fid = uint32_t;
 // In a request: "do not keep a handle on this one".
 inline constexpr Fid kNoFid = 0;
 
-inline constexpr size_t kNameBytesMax = 255;          // NAME_MAX
-inline constexpr size_t kLinkBytesMax = 4095;         // PATH_MAX - 1
+inline constexpr size_t kNameBytesMax = 255;   // NAME_MAX
+inline constexpr size_t kLinkBytesMax = 4095;  // PATH_MAX - 1
 inline constexpr size_t kAttachNameBytesMax = 4095;
 inline constexpr size_t kWalkStepsMax = 32;
 inline constexpr size_t kClunkFidsMax = 512;
@@ -95,8 +95,8 @@ struct OpenRequest {
   Fid fid = kNoFid;
   uint32_t flags = 0;
 };
-// mkdir, mknod, symlink or an exclusive create, by the type bits of `mode`. `open` (regular files only)
-// opens the new file with `open_flags` and donates it.
+// mkdir, mknod, symlink or an exclusive create, by the type bits of `mode`. `open` (regular files
+// only) opens the new file with `open_flags` and donates it.
 struct MakeRequest {
   Fid dir = kNoFid;
   std::string_view name;
@@ -159,10 +159,10 @@ struct ClunkRequest {
   std::vector<Fid> fids;
 };
 
-using RequestBody =
-    std::variant<AttachRequest, WalkRequest, GetAttrRequest, SetAttrRequest, OpenRequest, MakeRequest,
-                 LinkRequest, UnlinkRequest, RenameRequest, ReadLinkRequest, ReadDirRequest,
-                 StatFsRequest, XattrRequest, FsyncRequest, ConnectRequest, ClunkRequest>;
+using RequestBody = std::variant<AttachRequest, WalkRequest, GetAttrRequest, SetAttrRequest,
+                                 OpenRequest, MakeRequest, LinkRequest, UnlinkRequest,
+                                 RenameRequest, ReadLinkRequest, ReadDirRequest, StatFsRequest,
+                                 XattrRequest, FsyncRequest, ConnectRequest, ClunkRequest>;
 
 struct Request {
   uint32_t id = 0;
@@ -172,8 +172,8 @@ struct Request {
 // The fids of the first steps.size() steps of the request are now bound; the others are not.
 struct WalkReply {
   std::vector<Attributes> steps;
-  // Why there are fewer steps than asked for: ELOOP if the last is a symbolic link, else the error of
-  // the first that is not there. 0 if all are there.
+  // Why there are fewer steps than asked for: ELOOP if the last is a symbolic link, else the error
+  // of the first that is not there. 0 if all are there.
   int32_t stop_error = 0;
   // With open_last, all steps there, and nothing donated: why.
   int32_t open_error = 0;
@@ -181,8 +181,9 @@ struct WalkReply {
   std::string link_target;
 };
 
-// What make, link, unlink and rename leave behind, so that the client need not ask: the object that was made
-// or linked, the directory that was changed, and a rename's other directory. Mode 0 is "none".
+// What make, link, unlink and rename leave behind, so that the client need not ask: the object that
+// was made or linked, the directory that was changed, and a rename's other directory. Mode 0 is
+// "none".
 struct ChangeReply {
   Attributes object;
   Attributes dir;
@@ -216,8 +217,8 @@ struct StatFsReply {
   uint64_t fsid = 0;
 };
 
-using ResponseBody =
-    std::variant<std::monostate, Attributes, WalkReply, DirReply, StatFsReply, std::string, ChangeReply>;
+using ResponseBody = std::variant<std::monostate, Attributes, WalkReply, DirReply, StatFsReply,
+                                  std::string, ChangeReply>;
 
 struct Response {
   uint32_t id = 0;

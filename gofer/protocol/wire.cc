@@ -3,8 +3,6 @@
 // Cap'n Proto throws when a message does not hold together. Everything that touches it is in this
 // file, inside Guarded(), which turns a throw into an Errno.
 
-#include "gofer/protocol/kj_compat.h"
-
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 #include <kj/exception.h>
@@ -14,6 +12,7 @@
 #include <utility>
 
 #include "gofer/protocol/gofer.capnp.h"
+#include "gofer/protocol/kj_compat.h"
 
 namespace gofer {
 namespace {
@@ -488,7 +487,8 @@ bool Take(schema::Response::Change::Reader in, ChangeReply& out) {
 }
 
 bool Take(schema::Response::Reader in, Response& out) {
-  // Errors that Linux's system calls report; anything else would confuse the sentry (restart codes).
+  // Errors that Linux's system calls report; anything else would confuse the sentry (restart
+  // codes).
   constexpr int32_t kErrnoMax = 511;
   out.id = in.getId();
   out.error = in.getError();
@@ -528,8 +528,8 @@ Result<size_t> Encode(const Message& message, WireBuffer& scratch, std::span<std
   size_t total = 0;
   std::span<std::byte> memory = scratch.bytes();
   TRY(Guarded(Errno(EMSGSIZE), [&] {
-    capnp::MallocMessageBuilder builder(kj::arrayPtr(reinterpret_cast<capnp::word*>(memory.data()),
-                                                     memory.size() / kWordBytes));
+    capnp::MallocMessageBuilder builder(
+        kj::arrayPtr(reinterpret_cast<capnp::word*>(memory.data()), memory.size() / kWordBytes));
     auto root = builder.initRoot<Root>();
     root.setId(message.id);
     if constexpr (std::is_same_v<Message, Response>) {
@@ -555,8 +555,8 @@ Result<Message> Decode(std::span<const std::byte> bytes) {
   if (bytes.size() % kWordBytes != 0) return Errno(EBADMSG);
   Result<Message> result = Message{};
   TRY(Guarded(Errno(EBADMSG), [&] {
-    const auto words = kj::arrayPtr(reinterpret_cast<const capnp::word*>(bytes.data()),
-                                    bytes.size() / kWordBytes);
+    const auto words =
+        kj::arrayPtr(reinterpret_cast<const capnp::word*>(bytes.data()), bytes.size() / kWordBytes);
     capnp::ReaderOptions options;
     // Each word of an honest message is read about once; pointers that share a target are a lie.
     options.traversalLimitInWords = 4 * words.size() + 64;

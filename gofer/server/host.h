@@ -2,14 +2,15 @@
 
 // The host file system, one step at a time.
 //
-// How a step is confined: every name is a single component (IsComponent), resolved by openat2(2) below a
-// descriptor with RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS and RESOLVE_NO_SYMLINKS. A symbolic link is
-// opened as itself (O_PATH | O_NOFOLLOW) and never followed; "..", which alone could leave a tree, never
-// reaches the kernel.
+// How a step is confined: every name is a single component (IsComponent), resolved by openat2(2)
+// below a descriptor with RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS and RESOLVE_NO_SYMLINKS. A
+// symbolic link is opened as itself (O_PATH | O_NOFOLLOW) and never followed; "..", which alone
+// could leave a tree, never reaches the kernel.
 //
-// How a file is opened for use: its O_PATH descriptor names an inode that has been looked at, so the open
-// goes through that descriptor, as <number> in /proc/self/fd, a directory that was opened before the
-// process lost sight of /proc (ProcSelfFd). There is no second look-up by name that somebody could race.
+// How a file is opened for use: its O_PATH descriptor names an inode that has been looked at, so
+// the open goes through that descriptor, as <number> in /proc/self/fd, a directory that was opened
+// before the process lost sight of /proc (ProcSelfFd). There is no second look-up by name that
+// somebody could race.
 
 #include <sys/stat.h>
 
@@ -33,7 +34,8 @@ absl::StatusOr<base::Fd> OpenProcSelfFd();
 // An O_PATH descriptor of `name` in `dir`, whatever it is.
 base::Result<base::Fd> OpenPath(int dir, std::string_view name);
 // Makes and opens a regular file. EEXIST if the name is taken.
-base::Result<base::Fd> CreateExclusive(int dir, std::string_view name, uint32_t flags, uint32_t mode);
+base::Result<base::Fd> CreateExclusive(int dir, std::string_view name, uint32_t flags,
+                                       uint32_t mode);
 
 // Opens what the O_PATH descriptor `path_fd` stands for. Precondition: it is a regular file or a
 // directory, or the flags are O_PATH, or it is a FIFO and the flags have O_NONBLOCK.

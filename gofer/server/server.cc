@@ -58,8 +58,7 @@ absl::Status Server::Run() {
 absl::Status Server::Serve(size_t slot) {
   const base::Result<size_t> arrived = channel_.TakeRequest(slot, arrived_.bytes());
   if (!arrived.ok()) return absl::InvalidArgumentError("the client states an impossible length");
-  const base::Result<Request> request =
-      DecodeRequest(arrived_.bytes().first(arrived.value()));
+  const base::Result<Request> request = DecodeRequest(arrived_.bytes().first(arrived.value()));
   if (!request.ok()) return absl::InvalidArgumentError("the client sent a malformed message");
   absl::StatusOr<Session::Outcome> outcome = session_.Handle(request.value());
   if (!outcome.ok()) {

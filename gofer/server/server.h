@@ -22,7 +22,7 @@ class Server {
     base::Fd memory;  // ChannelEnds::memory
     base::Fd socket;  // ChannelEnds::server_socket
     std::vector<AttachPoint> attach_points;
-    base::Fd proc_self_fd;  // host::OpenProcSelfFd()
+    base::Fd proc_self_fd;                 // host::OpenProcSelfFd()
     bool foreign_owners_are_root = false;  // See Session::Options.
   };
 

@@ -38,9 +38,10 @@ class Session {
   struct Options {
     std::vector<AttachPoint> attach_points;
     base::Fd proc_self_fd;  // host::OpenProcSelfFd()
-    // In a user namespace with one id, all other owners look like the overflow id (65534). Report them as root,
-    // which is what they are for nearly all files that a user does not own: programs, sudo's and ssh's checks
-    // among them, then see what they would see outside. It changes what is reported, not what is allowed.
+    // In a user namespace with one id, all other owners look like the overflow id (65534). Report
+    // them as root, which is what they are for nearly all files that a user does not own: programs,
+    // sudo's and ssh's checks among them, then see what they would see outside. It changes what is
+    // reported, not what is allowed.
     bool foreign_owners_are_root = false;
     // Descriptors that fids and open directories may hold together.
     size_t descriptors_max = 0;

@@ -37,8 +37,8 @@ timespec TimeArgument(uint32_t mask, uint32_t set, uint32_t now, const Timestamp
   return {0, UTIME_OMIT};
 }
 
-// security.* and trusted.* mean something to the host: a guest that could set file capabilities would leave
-// privileged programs behind in a volume.
+// security.* and trusted.* mean something to the host: a guest that could set file capabilities
+// would leave privileged programs behind in a volume.
 bool MayWriteXattr(std::string_view name) {
   return name.starts_with("user.") || name == "system.posix_acl_access" ||
          name == "system.posix_acl_default";
@@ -126,20 +126,19 @@ Session::Body Session::Do(const XattrRequest& request, Outcome&) {
   if ((request.flags & ~static_cast<uint32_t>(XATTR_CREATE | XATTR_REPLACE)) != 0) {
     return Breach("an xattr request with unknown flags");
   }
-  const bool writes =
-      request.action == XattrAction::kSet || request.action == XattrAction::kRemove;
+  const bool writes = request.action == XattrAction::kSet || request.action == XattrAction::kRemove;
   if (writes) {
     TRY(CheckWritable(*node));
     if (!MayWriteXattr(request.name)) return Errno(EPERM);
   }
-  // The calls on descriptors refuse O_PATH, and other types cannot be opened without side effects; the
-  // user.* attributes exist on these two only.
+  // The calls on descriptors refuse O_PATH, and other types cannot be opened without side effects;
+  // the user.* attributes exist on these two only.
   if (node->type != S_IFREG && node->type != S_IFDIR) {
     if (lists) return ResponseBody(std::string());
     return Errno(writes ? EPERM : ENODATA);
   }
-  const base::Fd file = TRY(
-      host::Reopen(options_.proc_self_fd.get(), node->path_fd.get(), O_RDONLY | O_NONBLOCK));
+  const base::Fd file =
+      TRY(host::Reopen(options_.proc_self_fd.get(), node->path_fd.get(), O_RDONLY | O_NONBLOCK));
   const std::string name(request.name);
   switch (request.action) {
     case XattrAction::kSet:

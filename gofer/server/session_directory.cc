@@ -1,6 +1,6 @@
-// Reading directories. The host's position cookies go to the client as they are. While the client reads
-// on where it stopped, the directory stays open here, with what the host has delivered and a message
-// had no room for; the end of the directory closes it.
+// Reading directories. The host's position cookies go to the client as they are. While the client
+// reads on where it stopped, the directory stays open here, with what the host has delivered and a
+// message had no room for; the end of the directory closes it.
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -25,8 +25,8 @@ using base::Result;
 
 namespace {
 
-// What an entry takes in a message at most, without its name, see DirEntry in gofer.capnp: three words
-// and two pointers, the name's padding, and the attributes' fourteen words.
+// What an entry takes in a message at most, without its name, see DirEntry in gofer.capnp: three
+// words and two pointers, the name's padding, and the attributes' fourteen words.
 constexpr size_t kEntryBytes = 5 * 8 + 8;
 constexpr size_t kAttributesBytes = 14 * 8;
 // The message around the entries.
@@ -90,8 +90,8 @@ void Session::CloseDirectory(Node& node) {
 Result<void> Session::OpenDirectory(Node& node, uint64_t cookie) {
   if (node.reader == nullptr) {
     if (descriptors_used() >= options_.descriptors_max) return Errno(ENFILE);
-    node.reader = std::make_unique<DirectoryReader>(TRY(host::Reopen(
-        options_.proc_self_fd.get(), node.path_fd.get(), O_RDONLY | O_DIRECTORY)));
+    node.reader = std::make_unique<DirectoryReader>(
+        TRY(host::Reopen(options_.proc_self_fd.get(), node.path_fd.get(), O_RDONLY | O_DIRECTORY)));
     ++directories_open_;
   }
   // To the start even if it is there: that is what makes new entries visible to rewinddir(3).

@@ -28,12 +28,12 @@ Result<void> Check(int returned) {
   return {};
 }
 
-// The change has been made: that its outcome cannot be looked at is no reason to call it failed. The
-// client asks again for what is missing.
+// The change has been made: that its outcome cannot be looked at is no reason to call it failed.
+// The client asks again for what is missing.
 Attributes StatOrNone(int path_fd) { return host::Stat(path_fd).value_or(Attributes{}); }
 
-// Gives a new file its owner. A gofer without the capability keeps it as its own: EPERM is no error.
-// Set-id bits, which a change of owner clears, come back.
+// Gives a new file its owner. A gofer without the capability keeps it as its own: EPERM is no
+// error. Set-id bits, which a change of owner clears, come back.
 Result<void> SetOwner(int proc_self_fd, int path_fd, const MakeRequest& request) {
   if (fchownat(path_fd, "", request.uid, request.gid, AT_EMPTY_PATH) != 0) {
     if (errno == EPERM) return {};
@@ -97,9 +97,8 @@ Session::Body Session::Do(const MakeRequest& request, Outcome& outcome) {
   Result<base::Fd> path_fd = file.valid()
                                  ? host::Reopen(options_.proc_self_fd.get(), file.get(), O_PATH)
                                  : host::OpenPath(dir_fd, name);
-  Result<Attributes> attributes = path_fd.ok()
-                                      ? Made(*dir, request, std::move(path_fd).value())
-                                      : Result<Attributes>(path_fd.error());
+  Result<Attributes> attributes = path_fd.ok() ? Made(*dir, request, std::move(path_fd).value())
+                                               : Result<Attributes>(path_fd.error());
   if (!attributes.ok()) {
     // Not half a file: the error stands, whether or not the name could be taken back.
     (void)unlinkat(dir_fd, name.c_str(), type == S_IFDIR ? AT_REMOVEDIR : 0);
@@ -115,8 +114,8 @@ Session::Body Session::Do(const LinkRequest& request, Outcome&) {
   TRY(CheckName(request.name));
   TRY(CheckWritable(*dir));
   if (node->point != dir->point) return Errno(EXDEV);
-  // Through /proc/self/fd: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH. The magic link is followed, a
-  // symbolic link that it stands for is not.
+  // Through /proc/self/fd: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH. The magic link is
+  // followed, a symbolic link that it stands for is not.
   char number[16];
   snprintf(number, sizeof(number), "%d", node->path_fd.get());
   TRY(Check(linkat(options_.proc_self_fd.get(), number, dir->path_fd.get(),
@@ -152,8 +151,8 @@ Session::Body Session::Do(const RenameRequest& request, Outcome&) {
   TRY(Check(renameat2(old_dir->path_fd.get(), std::string(request.old_name).c_str(),
                       new_dir->path_fd.get(), std::string(request.new_name).c_str(),
                       request.flags)));
-  return ResponseBody(ChangeReply{
-      {}, StatOrNone(old_dir->path_fd.get()), StatOrNone(new_dir->path_fd.get())});
+  return ResponseBody(
+      ChangeReply{{}, StatOrNone(old_dir->path_fd.get()), StatOrNone(new_dir->path_fd.get())});
 }
 
 }  // namespace gofer

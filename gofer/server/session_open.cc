@@ -1,7 +1,8 @@
 // Opening what fids stand for, and donating it.
 //
-// A single thread serves the sandbox, so no open may wait: regular files do not, and nothing else is opened
-// unless the attach point says so (FIFOs without blocking, sockets by a connect without blocking).
+// A single thread serves the sandbox, so no open may wait: regular files do not, and nothing else
+// is opened unless the attach point says so (FIFOs without blocking, sockets by a connect without
+// blocking).
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -68,8 +69,8 @@ Session::Body Session::Do(const FsyncRequest& request, Outcome&) {
   const Node* node = TRY(Find(request.fid));
   // Nothing else holds data on the host, or is opened without side effects.
   if (node->type != S_IFREG && node->type != S_IFDIR) return ResponseBody();
-  const base::Fd file = TRY(
-      host::Reopen(options_.proc_self_fd.get(), node->path_fd.get(), O_RDONLY | O_NONBLOCK));
+  const base::Fd file =
+      TRY(host::Reopen(options_.proc_self_fd.get(), node->path_fd.get(), O_RDONLY | O_NONBLOCK));
   int failed = 0;
   switch (request.scope) {
     case SyncScope::kFile:
@@ -92,8 +93,8 @@ Session::Body Session::Do(const ConnectRequest& request, Outcome& outcome) {
     return Breach("a connect with an unknown socket type");
   }
   if (node->type != S_IFSOCK || !node->point->allow_connect) return Errno(ECONNREFUSED);
-  base::Fd socket(::socket(
-      AF_UNIX, static_cast<int>(request.type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  base::Fd socket(
+      ::socket(AF_UNIX, static_cast<int>(request.type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return base::LastErrno();
   // connect(2) takes no directory descriptor: the path is relative to the working directory, which
   // nothing else here uses.

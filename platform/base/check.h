@@ -13,9 +13,9 @@ namespace base {
 
 }  // namespace base
 
-#define RAVELIN_CHECK(condition)                             \
-  (__builtin_expect(static_cast<bool>(condition), 1)         \
-       ? static_cast<void>(0)                                \
+#define RAVELIN_CHECK(condition)                     \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::base::CheckFailed(__FILE__, __LINE__, #condition))
 #ifndef TWOBLUECUBES_SINGLE_INCLUDE_CATCH_HPP_INCLUDED
 #define CHECK(condition) RAVELIN_CHECK(condition)

@@ -1,6 +1,7 @@
 #pragma once
 
-// Errors that a guest can see. An Errno is a Linux error number, nothing more: no text, no allocation.
+// Errors that a guest can see. An Errno is a Linux error number, nothing more: no text, no
+// allocation.
 //
 // The restart codes are the kernel-internal values of include/linux/errno.h (6.12). They travel
 // through Result like any error, but the task's run loop consumes them: a guest never sees one.

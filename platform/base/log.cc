@@ -66,10 +66,11 @@ void Log(LogLevel level, const char* format, ...) {
                             g_component.load(std::memory_order_relaxed));
   va_list args;
   va_start(args, format);
-  const int body = vsnprintf(line + head, sizeof(line) - static_cast<size_t>(head) - 1, format, args);
+  const int body =
+      vsnprintf(line + head, sizeof(line) - static_cast<size_t>(head) - 1, format, args);
   va_end(args);
-  const size_t length =
-      std::min(static_cast<size_t>(head) + static_cast<size_t>(std::max(body, 0)), sizeof(line) - 2);
+  const size_t length = std::min(static_cast<size_t>(head) + static_cast<size_t>(std::max(body, 0)),
+                                 sizeof(line) - 2);
   line[length] = '\n';
   const int fd = g_fd.load(std::memory_order_relaxed);
   WriteAll(fd >= 0 ? fd : STDERR_FILENO, line, length + 1);
@@ -81,10 +82,11 @@ void CheckFailed(const char* file, int line, const char* condition) {
   if (g_fd.load() >= 0) {
     // The operator sees one line even when the report goes to a file.
     char text[512];
-    const int length = snprintf(text, sizeof(text),
-                                "%s: internal error: CHECK(%s) at %s:%d; see the debug log\n",
-                                g_component.load(), condition, file, line);
-    WriteAll(STDERR_FILENO, text, std::min(static_cast<size_t>(std::max(length, 0)), sizeof(text) - 1));
+    const int length =
+        snprintf(text, sizeof(text), "%s: internal error: CHECK(%s) at %s:%d; see the debug log\n",
+                 g_component.load(), condition, file, line);
+    WriteAll(STDERR_FILENO, text,
+             std::min(static_cast<size_t>(std::max(length, 0)), sizeof(text) - 1));
   }
   abort();
 }

@@ -21,10 +21,10 @@ bool LogEnabled(LogLevel level);
 
 }  // namespace base
 
-#define LOG_DEBUG(...)                                     \
-  do {                                                     \
-    if (::base::LogEnabled(::base::LogLevel::kDebug))      \
-      ::base::Log(::base::LogLevel::kDebug, __VA_ARGS__);  \
+#define LOG_DEBUG(...)                                    \
+  do {                                                    \
+    if (::base::LogEnabled(::base::LogLevel::kDebug))     \
+      ::base::Log(::base::LogLevel::kDebug, __VA_ARGS__); \
   } while (false)
 #define LOG_INFO(...) ::base::Log(::base::LogLevel::kInfo, __VA_ARGS__)
 #define LOG_WARNING(...) ::base::Log(::base::LogLevel::kWarning, __VA_ARGS__)

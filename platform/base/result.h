@@ -66,13 +66,13 @@ inline Errno LastErrno() { return Errno(errno); }
 
 #define RAVELIN_CONCAT_INNER(a, b) a##b
 #define RAVELIN_CONCAT(a, b) RAVELIN_CONCAT_INNER(a, b)
-#define RAVELIN_TRY(expression, name)  \
-  __extension__({                      \
-    auto name = (expression);          \
-    if (!name.ok()) [[unlikely]] {     \
-      return name.error();             \
-    }                                  \
-    std::move(name).value();           \
+#define RAVELIN_TRY(expression, name) \
+  __extension__({                     \
+    auto name = (expression);         \
+    if (!name.ok()) [[unlikely]] {    \
+      return name.error();            \
+    }                                 \
+    std::move(name).value();          \
   })
 // The name is unique so that TRYs nest.
 #define TRY(expression) RAVELIN_TRY(expression, RAVELIN_CONCAT(try_result_, __COUNTER__))

@@ -27,7 +27,9 @@ constexpr uint64_t kChunkBytes = uint64_t{1} << 30;
 // Free ranges tried for an aligned request before one that is large enough in any case is taken.
 constexpr int kAlignedProbesMax = 16;
 
-constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
 
 // Where a block of `bytes` at the upper end of `range` starts; range.end if it does not fit.
 uint64_t UpperEndFit(PoolRange range, uint64_t bytes, uint64_t alignment) {
@@ -59,8 +61,8 @@ Result<std::unique_ptr<MemoryPool>> MemoryPool::Create(uint64_t bytes_max) {
   if (fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
     return base::LastErrno();
   }
-  void* window = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                      memfd.get(), 0);
+  void* window =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd.get(), 0);
   if (window == MAP_FAILED) return base::LastErrno();
   // Core dumps of the sentry would otherwise walk the guest's memory.
   madvise(window, bytes, MADV_DONTDUMP);
@@ -190,7 +192,7 @@ uint64_t MemfdPool::allocated_bytes() const {
 }
 
 uint64_t MemfdPool::resident_bytes() const {
-  struct stat status {};
+  struct stat status{};
   if (fstat(memfd_.get(), &status) != 0) return 0;
   return static_cast<uint64_t>(status.st_blocks) * 512;
 }

@@ -2,12 +2,13 @@
 
 // MemoryPool over one sealed memfd.
 //
-// Two maps describe it: `segments_` (live pages, with their reference counts, as maximal runs of equal
-// count) and `free_` (pages nobody holds, known to read as zero). A page that is being punched out is
-// in neither. Space is taken from the upper end of the best-fitting free range, since Linux's mmap
-// hands out guest addresses downwards too: a guest that maps areas one after another gets one
-// contiguous run of the file, hence one VMA in its stub. The file itself is used from the bottom, in
-// chunks, because the depth of the host's page index follows the highest page used.
+// Two maps describe it: `segments_` (live pages, with their reference counts, as maximal runs of
+// equal count) and `free_` (pages nobody holds, known to read as zero). A page that is being
+// punched out is in neither. Space is taken from the upper end of the best-fitting free range,
+// since Linux's mmap hands out guest addresses downwards too: a guest that maps areas one after
+// another gets one contiguous run of the file, hence one VMA in its stub. The file itself is used
+// from the bottom, in chunks, because the depth of the host's page index follows the highest page
+// used.
 
 #include <cstdint>
 #include <memory>

@@ -2,9 +2,10 @@
 
 // The sandbox's memory: one memfd, given out in page ranges with reference counts.
 //
-// Guest memory is mapped MAP_SHARED from the memfd into stubs; the sentry maps the whole of it once,
-// as one sparse window, so a range's bytes are at a fixed place for as long as the range is held. Ranges that
-// nobody refers to any more are given back to the host (PUNCH_HOLE) and reused; new ranges read as zero.
+// Guest memory is mapped MAP_SHARED from the memfd into stubs; the sentry maps the whole of it
+// once, as one sparse window, so a range's bytes are at a fixed place for as long as the range is
+// held. Ranges that nobody refers to any more are given back to the host (PUNCH_HOLE) and reused;
+// new ranges read as zero.
 
 #include <cstddef>
 #include <cstdint>
@@ -26,8 +27,8 @@ struct PoolRange {
 
 class MemoryPool {
  public:
-  // `bytes_max` bounds the address range (not the memory) of the pool: sparse, rounded to pages. Before the
-  // filters go up. ENOMEM, EMFILE, EINVAL from the host.
+  // `bytes_max` bounds the address range (not the memory) of the pool: sparse, rounded to pages.
+  // Before the filters go up. ENOMEM, EMFILE, EINVAL from the host.
   static base::Result<std::unique_ptr<MemoryPool>> Create(uint64_t bytes_max = uint64_t{1} << 44);
   virtual ~MemoryPool() = default;
 

@@ -33,7 +33,8 @@ constexpr int kPtraceSysemu = 31;
 // With AMX the host's image is larger than ours, and ptrace takes only whole ones.
 constexpr size_t kHostFpuBytesMax = 16384;
 constexpr int32_t kSysSeccomp = 1;
-// On one CPU a trip costs 10 us instead of 60. Now and then the scheduler gets its chance to balance.
+// On one CPU a trip costs 10 us instead of 60. Now and then the scheduler gets its chance to
+// balance.
 constexpr uint32_t kTripsPaired = 2000;
 constexpr uint32_t kTripsApart = 4;
 
@@ -226,7 +227,8 @@ PtraceContext::Verdict PtraceContext::ReadSignal(int signal, Registers& register
 }
 
 bool PtraceContext::ReadFrame(int signal, Event& event) {
-  // A handler starts with initial extended state: what the thread has is kept here, for the next Switch.
+  // A handler starts with initial extended state: what the thread has is kept here, for the next
+  // Switch.
   if (fpu_in_thread_) {
     if (!StoreFpu().ok()) return false;
     fpu_in_thread_ = false;
@@ -250,7 +252,8 @@ bool PtraceContext::ReadFrame(int signal, Event& event) {
   }
   event = FaultEvent(CopyShared<SignalFrame>(thread_->region + offset));
   event.signal = signal;  // The frame is guest-writable.
-  // The handler blocks nothing, so nothing is left to undo but registers, which the next Switch sets.
+  // The handler blocks nothing, so nothing is left to undo but registers, which the next Switch
+  // sets.
   return true;
 }
 

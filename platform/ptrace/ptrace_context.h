@@ -30,7 +30,8 @@ class PtraceContext final : public Context {
   base::Result<void> SetFpu(const FpuState& state) override;
   void ResetFpu() override;
 
-  // Takes a thread of the address space and stops it, as Switch does. EPERM if the host does not let us.
+  // Takes a thread of the address space and stops it, as Switch does. EPERM if the host does not
+  // let us.
   base::Result<void> Attach(AddressSpace& address_space);
 
  private:

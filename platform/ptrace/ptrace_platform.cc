@@ -11,13 +11,11 @@ namespace {
 
 using base::Result;
 
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PtracePlatform>> PtracePlatform::Create() {
   absl::StatusOr<std::unique_ptr<StubHost>> host =
-      StubHost::Create({.thread_mode = 0,
-                        .traced = true});
+      StubHost::Create({.thread_mode = 0, .traced = true});
   if (!host.ok()) return host.status();
   std::unique_ptr<PtracePlatform> platform(new PtracePlatform(*std::move(host)));
   // Whether we may trace at all (Yama, a container's filter) shows when we try.

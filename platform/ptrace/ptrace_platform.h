@@ -1,8 +1,8 @@
 #pragma once
 
 // Guest threads are threads of stub processes, traced by the sentry: PTRACE_SYSEMU runs one until
-// its next system call, which is not made, or signal. Slower than systrap by far, but it needs nothing
-// of the CPU and little of the host.
+// its next system call, which is not made, or signal. Slower than systrap by far, but it needs
+// nothing of the CPU and little of the host.
 
 #include <memory>
 #include <string_view>

@@ -1,8 +1,9 @@
 // From rows to BPF.
 //
-// The program runs at each system call that the kernel's allow-bitmap (Linux 5.11) cannot answer, so it
-// searches: a binary tree over the numbers, then the checks of one number. Subtrees are complete
-// (each path ends in a return) and position-independent, so a tree is the concatenation of its parts.
+// The program runs at each system call that the kernel's allow-bitmap (Linux 5.11) cannot answer,
+// so it searches: a binary tree over the numbers, then the checks of one number. Subtrees are
+// complete (each path ends in a return) and position-independent, so a tree is the concatenation of
+// its parts.
 
 #include <linux/audit.h>
 #include <linux/seccomp.h>
@@ -26,9 +27,7 @@ constexpr uint32_t kX32Bit = 0x40000000U;
 // Jump distance that stands for "this row does not hold" until the row's length is known.
 constexpr uint8_t kToFailure = 0xff;
 
-sock_filter Statement(int code, uint32_t k) {
-  return {static_cast<uint16_t>(code), 0, 0, k};
-}
+sock_filter Statement(int code, uint32_t k) { return {static_cast<uint16_t>(code), 0, 0, k}; }
 sock_filter Jump(int condition, uint32_t k, uint8_t if_true, uint8_t if_false) {
   return {static_cast<uint16_t>(BPF_JMP | BPF_K | condition), if_true, if_false, k};
 }
@@ -180,12 +179,8 @@ std::vector<sock_filter> Compile(const Filter& filter) {
   const bool otherwise_stops = filter.otherwise == kTrap || filter.otherwise == kKillProcess;
   const Action foreign = otherwise_stops ? filter.otherwise : kKillProcess;
   Code code{
-      Load(offsetof(seccomp_data, arch)),
-      Jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0),
-      Return(foreign),
-      Load(offsetof(seccomp_data, nr)),
-      Jump(BPF_JGE, kX32Bit, 0, 1),
-      Return(foreign),
+      Load(offsetof(seccomp_data, arch)), Jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0), Return(foreign),
+      Load(offsetof(seccomp_data, nr)),   Jump(BPF_JGE, kX32Bit, 0, 1),           Return(foreign),
   };
   Append(code, TreeCode(leaves, filter.otherwise));
   CHECK(code.size() <= kInstructionsMax);

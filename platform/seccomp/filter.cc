@@ -35,7 +35,8 @@ std::string DescribeCheck(const Check& check) {
     case Check::Kind::kNotEquals32:
       return argument + " != " + Hex(check.value);
     case Check::Kind::kMaskedEquals:
-      if (check.value == 0 && (check.mask >> 63) != 0) return argument + " within " + Hex(~check.mask);
+      if (check.value == 0 && (check.mask >> 63) != 0)
+        return argument + " within " + Hex(~check.mask);
       if (check.value == 0) return argument + " without " + Hex(check.mask);
       return argument + " & " + Hex(check.mask) + " = " + Hex(check.value);
     case Check::Kind::kOneOf: {
@@ -64,13 +65,22 @@ std::string DescribeAction(Action action) {
 }  // namespace
 
 Check Equals(int argument, uint64_t value) {
-  return {.kind = Check::Kind::kEquals, .argument = ArgumentIndex(argument), .value = value, .values = {}};
+  return {.kind = Check::Kind::kEquals,
+          .argument = ArgumentIndex(argument),
+          .value = value,
+          .values = {}};
 }
 Check Equals32(int argument, uint32_t value) {
-  return {.kind = Check::Kind::kEquals32, .argument = ArgumentIndex(argument), .value = value, .values = {}};
+  return {.kind = Check::Kind::kEquals32,
+          .argument = ArgumentIndex(argument),
+          .value = value,
+          .values = {}};
 }
 Check NotEquals32(int argument, uint32_t value) {
-  return {.kind = Check::Kind::kNotEquals32, .argument = ArgumentIndex(argument), .value = value, .values = {}};
+  return {.kind = Check::Kind::kNotEquals32,
+          .argument = ArgumentIndex(argument),
+          .value = value,
+          .values = {}};
 }
 Check MaskedEquals(int argument, uint64_t mask, uint64_t value) {
   CHECK((value & ~mask) == 0);
@@ -81,10 +91,15 @@ Check MaskedEquals(int argument, uint64_t mask, uint64_t value) {
           .values = {}};
 }
 Check OneOf(int argument, std::vector<uint32_t> values) {
-  return {.kind = Check::Kind::kOneOf, .argument = ArgumentIndex(argument), .values = std::move(values)};
+  return {.kind = Check::Kind::kOneOf,
+          .argument = ArgumentIndex(argument),
+          .values = std::move(values)};
 }
 Check AtMost(int argument, uint64_t maximum) {
-  return {.kind = Check::Kind::kAtMost, .argument = ArgumentIndex(argument), .value = maximum, .values = {}};
+  return {.kind = Check::Kind::kAtMost,
+          .argument = ArgumentIndex(argument),
+          .value = maximum,
+          .values = {}};
 }
 Check CallerIn(uint64_t begin, uint64_t end) {
   return {.kind = Check::Kind::kCallerIn, .value = begin, .limit = end, .values = {}};
@@ -101,7 +116,8 @@ size_t CountAllowed(const Filter& filter) {
 std::string Describe(const Filter& filter) {
   std::string text = std::string(filter.process) + ": " + std::to_string(CountAllowed(filter)) +
                      " system calls allowed; any other: " +
-                     (filter.otherwise == kAllow ? "allowed" : DescribeAction(filter.otherwise)) + "\n";
+                     (filter.otherwise == kAllow ? "allowed" : DescribeAction(filter.otherwise)) +
+                     "\n";
   std::vector<const Row*> rows;
   for (const Row& row : filter.rows) rows.push_back(&row);
   // Alternatives stay in the order in which they are tried.

@@ -2,9 +2,9 @@
 
 // Which host system calls a process of ours may make, as a table that is also the documentation.
 //
-// Each row names one system call, what its arguments must look like, and why it is allowed. A table is
-// compiled to a classic BPF program (compile.cc) and printed by `runsc help filters`. Rows with the
-// same number are alternatives. See README.md for why libseccomp does not compile them.
+// Each row names one system call, what its arguments must look like, and why it is allowed. A table
+// is compiled to a classic BPF program (compile.cc) and printed by `runsc help filters`. Rows with
+// the same number are alternatives. See README.md for why libseccomp does not compile them.
 
 #include <linux/filter.h>
 #include <sys/types.h>
@@ -31,8 +31,8 @@ inline constexpr Action kKillProcess{0x80000000U};  // SECCOMP_RET_KILL_PROCESS
 // The call fails with `error` without being made. Precondition: 0 < error < 4096.
 constexpr Action Fail(int error) { return {0x00050000U | static_cast<uint32_t>(error)}; }
 
-// One condition on one argument. Comparisons are over all 64 bits unless the name says 32: the kernel
-// drops the upper half of an `int`, so compare 32 bits only where the parameter is one.
+// One condition on one argument. Comparisons are over all 64 bits unless the name says 32: the
+// kernel drops the upper half of an `int`, so compare 32 bits only where the parameter is one.
 struct Check {
   enum class Kind : uint8_t {
     kEquals,

@@ -18,8 +18,9 @@ extern "C" const char etext;
 namespace platform::seccomp {
 namespace {
 
-// Words of the stack that may be return addresses are shown, as offsets into the executable (for addr2line): static
-// executables without frame pointers leave no better trace that a signal handler could follow safely.
+// Words of the stack that may be return addresses are shown, as offsets into the executable (for
+// addr2line): static executables without frame pointers leave no better trace that a signal handler
+// could follow safely.
 constexpr int kStackWords = 192;
 constexpr int kFramesMax = 24;
 
@@ -34,8 +35,8 @@ void LogCallers(uintptr_t stack_pointer) {
   size_t used = 0;
   const auto* words = reinterpret_cast<const uintptr_t*>(stack_pointer);
   for (int i = 0, frames = 0; i < kStackWords && frames < kFramesMax; ++i) {
-    // Threads' stacks begin with what pthread_create put there, so this does not run off their top soon; page ends of
-    // the main thread's are far away, too.
+    // Threads' stacks begin with what pthread_create put there, so this does not run off their top
+    // soon; page ends of the main thread's are far away, too.
     const uintptr_t offset = ImageOffset(words[i]);
     if (offset == 0) continue;
     used += static_cast<size_t>(snprintf(text + used, sizeof(text) - used, " 0x%zx", offset));
@@ -50,7 +51,8 @@ void OnSigsys(int, siginfo_t* info, void* context) {
   const auto* frame = static_cast<const ucontext_t*>(context);
   const auto* registers = frame->uc_mcontext.gregs;
   LOG_ERROR(
-      "killed by its seccomp filter: system call %d(0x%llx, 0x%llx, 0x%llx, 0x%llx) at offset 0x%zx",
+      "killed by its seccomp filter: system call %d(0x%llx, 0x%llx, 0x%llx, 0x%llx) at offset "
+      "0x%zx",
       info->si_syscall, static_cast<unsigned long long>(registers[REG_RDI]),
       static_cast<unsigned long long>(registers[REG_RSI]),
       static_cast<unsigned long long>(registers[REG_RDX]),
@@ -65,7 +67,7 @@ void OnSigsys(int, siginfo_t* info, void* context) {
 }  // namespace
 
 void ReportViolations() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = &OnSigsys;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigfillset(&action.sa_mask);

@@ -35,11 +35,11 @@ Result<CommandEntry> MapEntry(const Mapping& mapping) {
   }
   const int flags = MAP_FIXED | (mapping.is_private ? MAP_PRIVATE : MAP_SHARED) |
                     (mapping.populate ? MAP_POPULATE : 0);
-  return CommandEntry{SYS_mmap,
-                      {mapping.address, mapping.length, static_cast<uint64_t>(mapping.protection),
-                       static_cast<uint64_t>(flags), static_cast<uint64_t>(mapping.host_fd),
-                       mapping.offset},
-                      0};
+  return CommandEntry{
+      SYS_mmap,
+      {mapping.address, mapping.length, static_cast<uint64_t>(mapping.protection),
+       static_cast<uint64_t>(flags), static_cast<uint64_t>(mapping.host_fd), mapping.offset},
+      0};
 }
 
 }  // namespace

@@ -30,8 +30,7 @@ class StubAddressSpace final : public AddressSpace {
   base::Result<void> Unmap(uint64_t address, uint64_t length) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Protect(uint64_t address, uint64_t length, int protection) override
       ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> MapAll(const std::vector<Mapping>& mappings) override
-      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> MapAll(const std::vector<Mapping>& mappings) override ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<StubProcess>& process() const { return process_; }
 

@@ -46,8 +46,8 @@ void CpuSet::Return(int cpu) {
   pairs_[static_cast<size_t>(cpu)].fetch_sub(1, std::memory_order_relaxed);
 }
 
-// No change of a thread's CPUs is needed for correctness, and each may fail (a thread that died, a cpuset
-// that changed): then things are merely slower.
+// No change of a thread's CPUs is needed for correctness, and each may fail (a thread that died, a
+// cpuset that changed): then things are merely slower.
 
 void CpuSet::Free(pid_t thread) const { sched_setaffinity(thread, sizeof(all_), &all_); }
 

@@ -1,7 +1,8 @@
 #pragma once
 
 // The stub's system-call filters as data: one table for spawner and memory threads, one for threads
-// that run guest code. They are printed by `runsc help filters` and compiled to BPF from the same rows.
+// that run guest code. They are printed by `runsc help filters` and compiled to BPF from the same
+// rows.
 //
 // Whatever no row allows traps (SIGSYS). For a guest thread that is how its system calls reach the
 // sentry; for the other two, where SIGSYS is blocked, it ends the process. A killing default is not
@@ -29,7 +30,7 @@ struct FilterRule {
   uint16_t number = 0;
   std::string_view name;
   std::array<ArgCheck, 3> checks{};
-  std::string_view args;    // The checks in words, "" for none.
+  std::string_view args;  // The checks in words, "" for none.
   std::string_view reason;
 };
 

@@ -24,8 +24,8 @@ Event FaultEvent(const SignalFrame& frame) {
   event.address = frame.info.address;
   event.trap_number = frame.registers.trap_number;
   event.error_code = frame.registers.error_code;
-  const bool by_access = (event.signal == SIGSEGV || event.signal == SIGBUS) &&
-                         event.trap_number == kTrapPageFault;
+  const bool by_access =
+      (event.signal == SIGSEGV || event.signal == SIGBUS) && event.trap_number == kTrapPageFault;
   if (!by_access) {
     event.kind = EventKind::kSignal;
     return event;

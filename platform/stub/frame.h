@@ -36,9 +36,9 @@ struct SignalFrame {
   uint64_t mask;
   struct {  // siginfo_t, the parts that a fault or SIGSYS fills in.
     int32_t signal, error, code, pad;
-    uint64_t address;    // si_addr, si_call_addr
-    int32_t number;      // si_syscall
-    uint32_t arch;       // si_arch
+    uint64_t address;  // si_addr, si_call_addr
+    int32_t number;    // si_syscall
+    uint32_t arch;     // si_arch
     std::array<uint64_t, 12> rest;
   } info;
 };
@@ -80,8 +80,8 @@ T CopyShared(const std::byte* source) {
 
 // Translates what the kernel reported for a signal other than SIGSYS and the interrupt.
 Event FaultEvent(const SignalFrame& frame);
-// For SIGSYS: the system call, or a SIGSEGV if it was made by another calling convention than x86-64's (int
-// 0x80), as on a host without 32-bit support. Updates rip, rax and orig_rax.
+// For SIGSYS: the system call, or a SIGSEGV if it was made by another calling convention than
+// x86-64's (int 0x80), as on a host without 32-bit support. Updates rip, rax and orig_rax.
 Event SyscallEvent(uint32_t arch, Registers& registers);
 
 void ToRegisters(const SignalRegisters& from, Registers& to);

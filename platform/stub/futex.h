@@ -24,8 +24,8 @@ inline void FutexWake(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-// How many PAUSE instructions take about `nanoseconds`; 0 if this process may use one CPU only, where
-// waiting keeps the other side from running. Measures, so call it at start-up.
+// How many PAUSE instructions take about `nanoseconds`; 0 if this process may use one CPU only,
+// where waiting keeps the other side from running. Measures, so call it at start-up.
 uint32_t SpinsFor(uint64_t nanoseconds);
 
 inline void Pause() { __builtin_ia32_pause(); }

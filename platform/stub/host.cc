@@ -42,14 +42,14 @@ absl::StatusOr<std::unique_ptr<StubHost>> StubHost::Create(const StubOptions& op
   if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, kick.get(), &event) != 0) {
     return absl::ErrnoToStatus(errno, "platform: epoll_ctl");
   }
-  std::unique_ptr<StubHost> host(new StubHost(options, std::move(control).value(),
-                                              *std::move(spawner), std::move(epoll),
-                                              std::move(kick)));
+  std::unique_ptr<StubHost> host(new StubHost(
+      options, std::move(control).value(), *std::move(spawner), std::move(epoll), std::move(kick)));
   host->service_ = std::thread([&host = *host] { host.Serve(); });
   // The first process shows that the host lets us work at all.
   Result<std::shared_ptr<StubProcess>> first = host->Spawn();
   if (!first.ok()) {
-    return absl::ErrnoToStatus(first.error().value(), "platform: the first stub process did not start");
+    return absl::ErrnoToStatus(first.error().value(),
+                               "platform: the first stub process did not start");
   }
   absl::MutexLock lock(&host->mu_);
   host->ready_.push_back(std::move(first).value());
@@ -88,7 +88,8 @@ void StubHost::Kick() {
 }
 
 Result<std::shared_ptr<StubProcess>> StubHost::Spawn() {
-  std::shared_ptr<StubProcess> process = TRY(StubProcess::Create(*control_, *spawner_, cpus_, options_));
+  std::shared_ptr<StubProcess> process =
+      TRY(StubProcess::Create(*control_, *spawner_, cpus_, options_));
   {
     absl::MutexLock lock(&mu_);
     watched_[process->pidfd()] = process;

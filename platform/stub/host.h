@@ -3,7 +3,8 @@
 // Makes stub processes and notices their deaths, for every platform that runs guest code in them.
 //
 // A few processes are kept ready, each with a first thread, so that fork and exec need not wait for
-// the host. One service thread refills them and waits for deaths; it sleeps in epoll_wait otherwise.
+// the host. One service thread refills them and waits for deaths; it sleeps in epoll_wait
+// otherwise.
 
 #include <cstdint>
 #include <memory>
@@ -25,8 +26,8 @@ namespace platform {
 
 class StubHost {
  public:
-  // Forks: call it with the sentry's final namespaces and credentials, before its filters, on a thread
-  // that lives as long as the result.
+  // Forks: call it with the sentry's final namespaces and credentials, before its filters, on a
+  // thread that lives as long as the result.
   static absl::StatusOr<std::unique_ptr<StubHost>> Create(const StubOptions& options);
   ~StubHost();
   StubHost(const StubHost&) = delete;

@@ -1,5 +1,5 @@
-// The stub's addresses and the offsets of what it shares with the sentry: read by the assembler and by
-// C++ alike, hence macros only. shared_pages.h checks the offsets against the structs.
+// The stub's addresses and the offsets of what it shares with the sentry: read by the assembler and
+// by C++ alike, hence macros only. shared_pages.h checks the offsets against the structs.
 //
 // Guest code owns the address space below STUB_START. Above lie, in every stub process:
 //
@@ -7,7 +7,8 @@
 //   STUB_DATA      constants: seccomp programs, a table of all bytes; read-only
 //   STUB_COMMAND   the sentry's commands to the memory thread; read-only
 //   STUB_MAILBOX   the spawner's only: requests for new processes
-//   STUB_CONTEXTS  one region of CONTEXT_BYTES per guest thread; read-write, so it is input to the sentry
+//   STUB_CONTEXTS  one region of CONTEXT_BYTES per guest thread; read-write, so it is input to the
+//   sentry
 #pragma once
 
 #define STUB_START 0x7fff00000000
@@ -23,11 +24,11 @@
 #define CONTEXTS_MAX 0x8000
 
 /* Of STUB_DATA. */
-#define DATA_BYTES 0x0         /* 256 bytes: 0, 1, ... 255. */
-#define DATA_ZERO 0x100        /* 8 bytes of zero: the empty signal mask. */
+#define DATA_BYTES 0x0          /* 256 bytes: 0, 1, ... 255. */
+#define DATA_ZERO 0x100         /* 8 bytes of zero: the empty signal mask. */
 #define DATA_PROCESS_PROG 0x110 /* struct sock_fprog of spawner and memory threads. */
-#define DATA_GUEST_PROG 0x120  /* struct sock_fprog of guest threads. */
-#define DATA_PROGRAMS 0x200    /* Their instructions. */
+#define DATA_GUEST_PROG 0x120   /* struct sock_fprog of guest threads. */
+#define DATA_PROGRAMS 0x200     /* Their instructions. */
 
 /* Of the command page. */
 #define COMMAND_SEQUENCE 0
@@ -94,5 +95,6 @@
 #define INTERRUPT_SIGNAL 10 /* SIGUSR1. Nothing else in a stub uses it. */
 
 /* Bits of the mode that a thread is created with (sixth argument of clone, which clone ignores). */
-#define THREAD_TRAPS 1    /* Announce readiness by a trap, so that the kernel builds a signal frame. */
+#define THREAD_TRAPS 1 /* Announce readiness by a trap, so that the kernel builds a signal frame. \
+                        */
 #define THREAD_DISPATCH 2 /* Use syscall user dispatch too. */

@@ -34,7 +34,7 @@ StubProcess::StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOpti
       cpus_(cpus),
       options_(options),
       command_range_(command_range),
-      page_(*new (control.Window(command_range).data()) CommandPage) {
+      page_(*new(control.Window(command_range).data()) CommandPage) {
   page_.control_fd = static_cast<uint64_t>(control.fd());
   page_.page_offset = command_range.start;
 }
@@ -139,11 +139,11 @@ Result<StubThread*> StubProcess::CreateThread() {
     }
     std::byte* region = control_.Window(range).data();
     const uint64_t address = STUB_CONTEXTS + threads_.size() * CONTEXT_BYTES;
-    threads_.push_back(std::unique_ptr<StubThread>(new StubThread{
-        .context = *new (region) ThreadContext{},
-        .region = region,
-        .stub_address = address,
-        .range = range}));
+    threads_.push_back(
+        std::unique_ptr<StubThread>(new StubThread{.context = *new (region) ThreadContext{},
+                                                   .region = region,
+                                                   .stub_address = address,
+                                                   .range = range}));
     thread = threads_.back().get();
   }
   Result<void> started = StartThreadLocked(*thread);

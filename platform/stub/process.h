@@ -2,9 +2,9 @@
 
 // One stub process: the channel to its memory thread, and its guest threads.
 //
-// Guest threads are never ended one by one (their filter has no exit); one that is not needed any more
-// waits in the stub and is taken by the next Context. Whatever holds a StubProcess may read the
-// contexts of its threads, also after the process died.
+// Guest threads are never ended one by one (their filter has no exit); one that is not needed any
+// more waits in the stub and is taken by the next Context. Whatever holds a StubProcess may read
+// the contexts of its threads, also after the process died.
 
 #include <sys/types.h>
 
@@ -27,15 +27,15 @@ namespace platform {
 
 // What all processes of a platform have in common.
 struct StubOptions {
-  uint64_t thread_mode = 0;        // THREAD_* bits.
-  bool traced = false;             // Guest threads are ptraced by the sentry.
+  uint64_t thread_mode = 0;  // THREAD_* bits.
+  bool traced = false;       // Guest threads are ptraced by the sentry.
 };
 
 // A thread that runs guest code, or waits to. Owned by its process.
 struct StubThread {
-  ThreadContext& context;      // Guest-writable.
-  std::byte* const region;     // CONTEXT_BYTES from `context` on, in the sentry.
-  const uint64_t stub_address; // Of the same bytes, in the stub.
+  ThreadContext& context;       // Guest-writable.
+  std::byte* const region;      // CONTEXT_BYTES from `context` on, in the sentry.
+  const uint64_t stub_address;  // Of the same bytes, in the stub.
   const PoolRange range;
   pid_t tid = 0;
 
@@ -47,7 +47,8 @@ struct StubThread {
 
 class StubProcess {
  public:
-  // Asks `spawner` for a process and waits until it is there. `control` and `cpus` must outlive the result.
+  // Asks `spawner` for a process and waits until it is there. `control` and `cpus` must outlive the
+  // result.
   static base::Result<std::shared_ptr<StubProcess>> Create(MemoryPool& control, Spawner& spawner,
                                                            const CpuSet& cpus,
                                                            const StubOptions& options);
@@ -80,8 +81,8 @@ class StubProcess {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<void> AwaitResultLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<StubThread*> CreateThread() ABSL_LOCKS_EXCLUDED(threads_mu_, channel_mu_);
-  // A traced thread that died stays in its process, and keeps it from ending, until its tracer has waited
-  // for it. Does that for those that have died; `all`: waits until they all have.
+  // A traced thread that died stays in its process, and keeps it from ending, until its tracer has
+  // waited for it. Does that for those that have died; `all`: waits until they all have.
   void ReapTracees(bool all) ABSL_LOCKS_EXCLUDED(threads_mu_);
   // Makes the thread of a mapped context and waits until it is there.
   base::Result<void> StartThreadLocked(StubThread& thread)
@@ -95,7 +96,7 @@ class StubProcess {
   SpawnedProcess spawned_;
   std::atomic<bool> dead_ = false;
 
-  absl::Mutex channel_mu_;  // The command page and the memory thread.
+  absl::Mutex channel_mu_;                            // The command page and the memory thread.
   int memory_cpu_ ABSL_GUARDED_BY(channel_mu_) = -1;  // Where the memory thread is pinned.
   absl::Mutex threads_mu_ ABSL_ACQUIRED_AFTER(channel_mu_);
   std::vector<std::unique_ptr<StubThread>> threads_ ABSL_GUARDED_BY(threads_mu_);

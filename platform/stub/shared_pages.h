@@ -27,8 +27,8 @@ struct alignas(4096) CommandPage {
   uint64_t pad;
   uint64_t control_fd;
   uint64_t page_offset;  // Of this page in the control file.
-  // Futex: the sentry sleeps on it. Low byte: 0 while under way, 1 + errno then; next byte: index of
-  // the command that failed.
+  // Futex: the sentry sleeps on it. Low byte: 0 while under way, 1 + errno then; next byte: index
+  // of the command that failed.
   std::atomic<uint32_t> result;
   uint32_t pad2;
   std::atomic<uint64_t> value;  // What the last entry with kReportsValue returned.

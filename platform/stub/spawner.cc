@@ -66,15 +66,15 @@ bool SetSignals(const StubEntries& entries) {
   for (int signal : kHandledSignals) {
     // See ravelin_stub_handler for why only the interrupt is blocked, and only in its own handler.
     const uint64_t nodefer = signal == kInterruptSignal ? 0 : SA_NODEFER;
-    const KernelSigaction action{entries.handler,
-                                 SA_SIGINFO | SA_ONSTACK | kSaRestorer | nodefer,
+    const KernelSigaction action{entries.handler, SA_SIGINFO | SA_ONSTACK | kSaRestorer | nodefer,
                                  entries.restorer, 0};
     if (syscall(SYS_rt_sigaction, signal, &action, nullptr, 8) != 0) return false;
   }
   return true;
 }
 
-bool MapFixed(uint64_t address, uint64_t bytes, int protection, int flags, int fd, uint64_t offset) {
+bool MapFixed(uint64_t address, uint64_t bytes, int protection, int flags, int fd,
+              uint64_t offset) {
   return mmap(reinterpret_cast<void*>(address), bytes, protection, flags | MAP_FIXED, fd,
               static_cast<off_t>(offset)) == reinterpret_cast<void*>(address);
 }
@@ -82,11 +82,12 @@ bool MapFixed(uint64_t address, uint64_t bytes, int protection, int flags, int f
 bool MapStub(const Bootstrap& boot) {
   // The sentry's stack may lie where the stub goes; we run on another one.
   if (munmap(reinterpret_cast<void*>(STUB_START), STUB_END - STUB_START) != 0) return false;
-  return MapFixed(STUB_TEXT, boot.text_bytes, PROT_READ | PROT_EXEC, MAP_PRIVATE, boot.image_fd, 0) &&
+  return MapFixed(STUB_TEXT, boot.text_bytes, PROT_READ | PROT_EXEC, MAP_PRIVATE, boot.image_fd,
+                  0) &&
          MapFixed(STUB_DATA, boot.data_bytes, PROT_READ, MAP_PRIVATE, boot.image_fd,
                   STUB_TEXT_BYTES) &&
-         MapFixed(STUB_MAILBOX, base::kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, boot.control_fd,
-                  boot.mailbox_offset) &&
+         MapFixed(STUB_MAILBOX, base::kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED,
+                  boot.control_fd, boot.mailbox_offset) &&
          madvise(reinterpret_cast<void*>(STUB_MAILBOX), base::kPageSize, MADV_DONTFORK) == 0;
 }
 
@@ -104,8 +105,8 @@ int BecomeSpawner(void* argument) {
   const uint64_t all_signals = ~uint64_t{0};
   if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all_signals, nullptr, 8) != 0) _exit(14);
   if (!SetSignals(boot.entries)) _exit(15);
-  // The kernel writes to the sentry thread's rseq area whenever we are scheduled; it is about to go.
-  // Fails where none is registered.
+  // The kernel writes to the sentry thread's rseq area whenever we are scheduled; it is about to
+  // go. Fails where none is registered.
   constexpr uint32_t kRseqSignature = 0x53053053;
   constexpr uint32_t kRseqBytes = 32;
   syscall(SYS_rseq, static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset, kRseqBytes,

@@ -22,7 +22,7 @@ inline constexpr int kInterruptSignal = SIGUSR1;
 static_assert(kInterruptSignal == INTERRUPT_SIGNAL);
 // Signals that guest code can cause, and the interrupt: the stub's handler is installed for these,
 // everything else is ignored.
-inline constexpr int kHandledSignals[] = {SIGSYS, SIGSEGV, SIGBUS, SIGFPE,
+inline constexpr int kHandledSignals[] = {SIGSYS, SIGSEGV, SIGBUS,          SIGFPE,
                                           SIGILL, SIGTRAP, kInterruptSignal};
 
 }  // namespace platform

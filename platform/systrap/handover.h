@@ -1,14 +1,14 @@
 #pragma once
 
-// How the two threads of a pair (a sentry thread and its guest thread) look for each other: the whole policy
-// is here.
+// How the two threads of a pair (a sentry thread and its guest thread) look for each other: the
+// whole policy is here.
 //
-// Two threads that spin on two CPUs hand over in 0.2 us; a sleeping wake-up across CPUs costs 50 us on a VM;
-// one on the same CPU 3-5 us. Spinning only works if both really have a CPU, which nobody tells
-// us, so we try: as long as most events come while we spin, we go on; when too many come only after we fell
-// asleep, the pair is put on one CPU and sleeps at once. That lasts for a while, then it is tried
-// anew; the while doubles each time the trial fails. A new context begins with what others found last. A guest that computes for long is let go: its thread
-// must be free to move.
+// Two threads that spin on two CPUs hand over in 0.2 us; a sleeping wake-up across CPUs costs 50 us
+// on a VM; one on the same CPU 3-5 us. Spinning only works if both really have a CPU, which nobody
+// tells us, so we try: as long as most events come while we spin, we go on; when too many come only
+// after we fell asleep, the pair is put on one CPU and sleeps at once. That lasts for a while, then
+// it is tried anew; the while doubles each time the trial fails. A new context begins with what
+// others found last. A guest that computes for long is let go: its thread must be free to move.
 //
 // Either way both sides sleep in the end, so that an idle sandbox uses no CPU.
 

@@ -24,7 +24,8 @@ using base::Result;
 constexpr uint64_t kUcFpXstate = 1;
 constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
 // A guest thread that does not answer an interrupt for one to two of these has broken its stub (by
-// writing to its context); the process is killed then. Long, since an overloaded host looks the same.
+// writing to its context); the process is killed then. Long, since an overloaded host looks the
+// same.
 constexpr time_t kPatienceSeconds = 10;
 
 // The words of SignalRegisters up to the segment selectors.
@@ -178,8 +179,8 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& registers) 
 }
 
 void SystrapContext::WriteRegisters(const Registers& registers) {
-  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself. Only
-  // what changed, since each line of the cache has to travel to the other CPU and back.
+  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself.
+  // Only what changed, since each line of the cache has to travel to the other CPU and back.
   SignalRegisters next = frame_registers_;
   FromRegisters(registers, next);
   auto* frame = reinterpret_cast<SignalFrame*>(thread_->region + thread_->frame_offset);
@@ -254,7 +255,8 @@ bool SystrapContext::SleepUntilEvent() {
     }
     if (interrupt_seen == 0) interrupt_seen = slept;
     if (slept - interrupt_seen < kPatienceSeconds * uint64_t{1'000'000'000}) continue;
-    LOG_WARNING("systrap: a guest thread does not answer; killing stub process %d", process_->pid());
+    LOG_WARNING("systrap: a guest thread does not answer; killing stub process %d",
+                process_->pid());
     process_->Kill();
   }
   handover_.Slept(NowNs() - start);

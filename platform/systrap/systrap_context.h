@@ -2,10 +2,11 @@
 
 // A guest thread under systrap.
 //
-// While it is not bound, its extended state is in `fpu_`; while it is bound to a stub thread and nobody
-// set another one, in that thread's signal frame. The position of the frame is learnt once, when the
-// stub thread is new: the kernel starts at the signal stack's top, so it never moves (unless guest code
-// puts its stack pointer there, and fools itself), and what guest code writes cannot send us elsewhere.
+// While it is not bound, its extended state is in `fpu_`; while it is bound to a stub thread and
+// nobody set another one, in that thread's signal frame. The position of the frame is learnt once,
+// when the stub thread is new: the kernel starts at the signal stack's top, so it never moves
+// (unless guest code puts its stack pointer there, and fools itself), and what guest code writes
+// cannot send us elsewhere.
 
 #include <atomic>
 #include <cstdint>
@@ -50,7 +51,7 @@ class SystrapContext final : public Context {
 
   Handover handover_;
   std::shared_ptr<StubProcess> process_;
-  StubThread* thread_ = nullptr;  // Of process_.
+  StubThread* thread_ = nullptr;       // Of process_.
   SignalRegisters frame_registers_{};  // What the frame held when we last looked.
   FpuState fpu_;
   bool fpu_in_frame_ = false;

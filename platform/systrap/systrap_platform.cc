@@ -28,7 +28,8 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
   absl::StatusOr<std::unique_ptr<StubHost>> host =
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});
   if (!host.ok()) return host.status();
-  return std::unique_ptr<SystrapPlatform>(new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
+  return std::unique_ptr<SystrapPlatform>(
+      new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
 }
 
 Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {

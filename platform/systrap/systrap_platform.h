@@ -2,8 +2,9 @@
 
 // Guest threads are threads of stub processes, under a filter that makes every system call trap
 // (SIGSYS). The handler for it, and for the signals of faults, runs on a signal stack that the
-// sentry maps too, so the kernel-made frame, general registers and extended state, is where the sentry can read
-// and change it. The two sides hand over through a word in shared memory. There is no ptrace.
+// sentry maps too, so the kernel-made frame, general registers and extended state, is where the
+// sentry can read and change it. The two sides hand over through a word in shared memory. There is
+// no ptrace.
 //
 // Needs FSGSBASE: the handler saves and loads the guest's fs and gs bases with it.
 

@@ -62,9 +62,8 @@ absl::StatusOr<std::span<const std::string>> Flags::Parse(
     const Flag* const flag = Find(name);
     const std::string shown = absl::StrCat(name.size() == 1 ? "-" : "--", Absl(name));
     if (flag == nullptr) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("unknown flag ", shown, "; see \"runsc help", command_.empty() ? "" : " ",
-                       command_, "\""));
+      return absl::InvalidArgumentError(absl::StrCat("unknown flag ", shown, "; see \"runsc help",
+                                                     command_.empty() ? "" : " ", command_, "\""));
     }
     if (flag->takes_value && equals == std::string_view::npos) {
       if (arguments.empty()) {

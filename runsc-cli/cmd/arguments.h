@@ -1,7 +1,7 @@
 #pragma once
 
-// Command-line flags the way gVisor's users type them: --name value, --name=value, -name, in any mix, up to
-// the first argument that is no flag or to "--".
+// Command-line flags the way gVisor's users type them: --name value, --name=value, -name, in any
+// mix, up to the first argument that is no flag or to "--".
 
 #include <functional>
 #include <span>

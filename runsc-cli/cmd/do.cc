@@ -55,7 +55,8 @@ absl::Status ParseVariable(std::string_view text, std::vector<std::string>& envi
 }
 
 // One of `values`, else a message that lists them.
-void AddChoice(Flags& flags, std::string name, std::string* value, std::vector<std::string> values) {
+void AddChoice(Flags& flags, std::string name, std::string* value,
+               std::vector<std::string> values) {
   flags.Custom(std::move(name), [value, values](std::string_view text) -> absl::Status {
     std::string known;
     for (const std::string& candidate : values) {

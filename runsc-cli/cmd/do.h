@@ -1,6 +1,7 @@
 #pragma once
 
-// `runsc do`: one command in a throw-away sandbox over the host's own files. What the user asked for.
+// `runsc do`: one command in a throw-away sandbox over the host's own files. What the user asked
+// for.
 
 #include <cstdint>
 #include <optional>
@@ -38,7 +39,8 @@ struct DoOptions {
   std::optional<uint32_t> uid;
   std::optional<uint32_t> gid;
   std::vector<Volume> volumes;
-  // For tests of the cages: "sentry" or "gofer" makes that process call something that its filter forbids.
+  // For tests of the cages: "sentry" or "gofer" makes that process call something that its filter
+  // forbids.
   std::string provoke_violation;
   std::vector<std::string> command;  // Not empty.
 };

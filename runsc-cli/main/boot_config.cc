@@ -152,7 +152,8 @@ absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes) {
   decoder(version);
   if (magic != kMagic || version != kVersion) {
     return absl::InvalidArgumentError(
-        "the start-up message is not of this version: runsc and its helpers must come from one build");
+        "the start-up message is not of this version: runsc and its helpers must come from one "
+        "build");
   }
   BootConfig config;
   Visit(config, decoder);
@@ -184,7 +185,7 @@ absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config) {
 }
 
 absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) return HostError("read the start-up message; start runsc instead");
   if (status.st_size <= 0 || static_cast<uint64_t>(status.st_size) > kBytesMax) {
     return absl::InvalidArgumentError("no start-up message; start runsc instead");
@@ -192,7 +193,8 @@ absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
   std::string bytes(static_cast<size_t>(status.st_size), '\0');
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t got = pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    const ssize_t got =
+        pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return HostError("read the start-up message");
     done += static_cast<size_t>(got);

@@ -2,11 +2,12 @@
 
 // What runsc tells the processes it starts: one message in a memfd, read before the filters go up.
 //
-// Writer and reader come from the same build, so there is a version and no compatibility; the reader
-// still bounds everything, because a mixed installation must end in a message, not in a crash.
+// Writer and reader come from the same build, so there is a version and no compatibility; the
+// reader still bounds everything, because a mixed installation must end in a message, not in a
+// crash.
 
-#include <sys/resource.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 
 #include <array>
 #include <cstdint>
@@ -33,9 +34,11 @@ struct BootConfig {
   std::vector<AttachPoint> attach_points;
   bool debug = false;
   bool has_log = false;  // kLogFd is open.
-  // The caller is not root of the host: files of owners other than the caller's cannot be told apart.
+  // The caller is not root of the host: files of owners other than the caller's cannot be told
+  // apart.
   bool single_owner_view = false;
-  // "sentry" or "gofer": that process makes a forbidden call once its filter is up (a test of the cages).
+  // "sentry" or "gofer": that process makes a forbidden call once its filter is up (a test of the
+  // cages).
   std::string provoke_violation;
 
   // --- sentry
@@ -48,14 +51,16 @@ struct BootConfig {
   uint32_t gid = 0;
   std::vector<uint32_t> groups;
   uint32_t umask = 022;
-  // Bit n-1: the caller ignores signal n, and so does the guest's first program (execve(2) keeps that).
+  // Bit n-1: the caller ignores signal n, and so does the guest's first program (execve(2) keeps
+  // that).
   uint64_t ignored_signals = 0;
   bool strace = false;
   bool timing = false;
   // Bit n: the caller had descriptor n (0, 1, 2) open.
   uint32_t stdio_open = 7;
-  // Standard input is a terminal, now in raw mode: the guest gets a terminal of the sentry's in place of each of
-  // the three that is one (bits as above), which the sentry connects to the host's.
+  // Standard input is a terminal, now in raw mode: the guest gets a terminal of the sentry's in
+  // place of each of the three that is one (bits as above), which the sentry connects to the
+  // host's.
   bool terminal = false;
   uint32_t stdio_terminals = 0;
   winsize terminal_size{};
@@ -74,11 +79,11 @@ absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes);
 
 // Descriptors of the children, beside 0, 1 and 2.
 inline constexpr int kConfigFd = 3;
-inline constexpr int kLogFd = 4;           // /dev/null without --debug-log.
+inline constexpr int kLogFd = 4;  // /dev/null without --debug-log.
 inline constexpr int kGoferMemoryFd = 5;
-inline constexpr int kGoferSocketFd = 6;   // Each side's own end.
-inline constexpr int kControlFd = 7;       // Sentry only: control_socket.h.
-inline constexpr int kOwnFdsFd = 7;        // Gofer only: its /proc/self/fd.
-inline constexpr int kFirstAttachFd = 8;   // Gofer only: O_PATH, in the order of attach_points.
+inline constexpr int kGoferSocketFd = 6;  // Each side's own end.
+inline constexpr int kControlFd = 7;      // Sentry only: control_socket.h.
+inline constexpr int kOwnFdsFd = 7;       // Gofer only: its /proc/self/fd.
+inline constexpr int kFirstAttachFd = 8;  // Gofer only: O_PATH, in the order of attach_points.
 
 }  // namespace runsc

@@ -49,8 +49,9 @@ bool SetCapabilities(uint64_t bits) {
   return syscall(SYS_capset, &header, data) == 0;
 }
 
-// A read-only, empty root. The old one is detached, which leaves descriptors into it usable. A mount point is
-// needed that exists everywhere: /proc does, because the id maps have just been written through it.
+// A read-only, empty root. The old one is detached, which leaves descriptors into it usable. A
+// mount point is needed that exists everywhere: /proc does, because the id maps have just been
+// written through it.
 void EnterEmptyRoot(int error_fd) {
   // Else what follows would propagate to the host when there is no user namespace.
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -66,12 +67,14 @@ void EnterEmptyRoot(int error_fd) {
   if (chdir("/") != 0) Fail(error_fd, "enter the empty root");
 }
 
-// The gofer opens what it has found by descriptor, through this directory, long after /proc is out of its sight.
-// As a mount of its own nothing of /proc is above it.
+// The gofer opens what it has found by descriptor, through this directory, long after /proc is out
+// of its sight. As a mount of its own nothing of /proc is above it.
 void OpenOwnFdsDirectory(int number, int error_fd) {
-  long opened = syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  long opened =
+      syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   if (opened < 0) opened = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (opened < 0 || dup2(static_cast<int>(opened), number) < 0) Fail(error_fd, "open /proc/self/fd");
+  if (opened < 0 || dup2(static_cast<int>(opened), number) < 0)
+    Fail(error_fd, "open /proc/self/fd");
 }
 
 void DropPrivileges(const CageSpec& spec, int error_fd) {
@@ -125,7 +128,7 @@ void ArrangeDescriptors(const CageSpec& spec, int& program_fd, int& error_fd) {
 }
 
 void ResetSignals() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = SIG_DFL;
   for (int signal = 1; signal <= SIGRTMAX; ++signal) sigaction(signal, &action, nullptr);
   sigset_t none;
@@ -147,7 +150,8 @@ void ResetSignals() {
   DropPrivileges(spec, error_fd);
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  // After the ids changed, which clears it. If runsc died before this line, the ends of its sockets tell.
+  // After the ids changed, which clears it. If runsc died before this line, the ends of its sockets
+  // tell.
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) Fail(error_fd, "ask for its parent's death");
   char* const arguments[] = {const_cast<char*>(spec.name.c_str()), nullptr};
   char* const environment[] = {nullptr};
@@ -164,15 +168,16 @@ bool WriteFile(pid_t pid, const char* name, const std::string& text) {
 absl::Status MapIds(const CageSpec& spec, pid_t pid) {
   // An unprivileged caller may map its group only once setgroups is given up.
   if (geteuid() != 0 && !WriteFile(pid, "setgroups", "deny")) {
-    return absl::InternalError(absl::StrCat("cannot write /proc/", pid, "/setgroups: ",
-                                            strerror(errno), "; is /proc mounted?"));
+    return absl::InternalError(absl::StrCat(
+        "cannot write /proc/", pid, "/setgroups: ", strerror(errno), "; is /proc mounted?"));
   }
   if (WriteFile(pid, "uid_map", absl::StrCat(spec.inside_uid, " ", spec.outside_uid, " 1")) &&
       WriteFile(pid, "gid_map", absl::StrCat(spec.inside_gid, " ", spec.outside_gid, " 1"))) {
     return absl::OkStatus();
   }
-  return absl::InternalError(absl::StrCat("cannot map ids into the user namespace of ", spec.name, ": ",
-                                          strerror(errno), "; is /proc mounted and writable?"));
+  return absl::InternalError(absl::StrCat("cannot map ids into the user namespace of ", spec.name,
+                                          ": ", strerror(errno),
+                                          "; is /proc mounted and writable?"));
 }
 
 absl::Status CloneRefused(const CageSpec& spec) {
@@ -187,8 +192,8 @@ absl::Status CloneRefused(const CageSpec& spec) {
   } else if (error == EAGAIN) {
     remedy = "; raise the limit of processes (ulimit -u)";
   }
-  return absl::InternalError(absl::StrCat("cannot create the namespaces of ", spec.name, ": ",
-                                          strerror(error), remedy));
+  return absl::InternalError(
+      absl::StrCat("cannot create the namespaces of ", spec.name, ": ", strerror(error), remedy));
 }
 
 }  // namespace

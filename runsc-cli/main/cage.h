@@ -1,7 +1,8 @@
 #pragma once
 
-// Starting a process inside its cage: namespaces, an empty root, no privileges, and only the descriptors it was
-// given. All of it is in force before the first instruction of the program that is started.
+// Starting a process inside its cage: namespaces, an empty root, no privileges, and only the
+// descriptors it was given. All of it is in force before the first instruction of the program that
+// is started.
 //
 // runsc opens the program, clone(2)s with all namespaces at once, and the child arranges itself and
 // executes the program by descriptor, because by then no path leads anywhere.
@@ -19,17 +20,17 @@
 namespace runsc {
 
 struct CageSpec {
-  std::string name;                    // argv[0] and error messages: "runsc-sentry"
-  int program_fd = -1;                 // Open for execution.
-  std::vector<int> fds;                // Become 3, 4, ... in this order (-1: left out); 0, 1, 2 stay.
+  std::string name;      // argv[0] and error messages: "runsc-sentry"
+  int program_fd = -1;   // Open for execution.
+  std::vector<int> fds;  // Become 3, 4, ... in this order (-1: left out); 0, 1, 2 stay.
   // Open at this number: the process's own /proc/self/fd, cut out of /proc. -1: not wanted.
   int own_fds_directory_at = -1;
   bool own_user_namespace = true;
-  uint32_t inside_uid = 65534;         // With a user namespace: the only ids that exist in it ...
+  uint32_t inside_uid = 65534;  // With a user namespace: the only ids that exist in it ...
   uint32_t inside_gid = 65534;
-  uint32_t outside_uid = 65534;        // ... and what they stand for outside.
+  uint32_t outside_uid = 65534;  // ... and what they stand for outside.
   uint32_t outside_gid = 65534;
-  uint64_t kept_capabilities = 0;      // Bits of CAP_*; without a user namespace only.
+  uint64_t kept_capabilities = 0;  // Bits of CAP_*; without a user namespace only.
 };
 
 struct Caged {
@@ -38,14 +39,15 @@ struct Caged {
   base::Fd exec_error;  // Ends without data when the program has been started; see TakeStartError.
 };
 
-// Returns once the process exists and its ids are mapped; it may still fail before it executes its program.
+// Returns once the process exists and its ids are mapped; it may still fail before it executes its
+// program.
 absl::StatusOr<Caged> StartCaged(const CageSpec& spec);
 
 // After exec_error became readable: OK, or what went wrong in the child, in a sentence.
 absl::Status TakeStartError(const CageSpec& spec, Caged& child);
 
-// Whether this process may make namespaces without a new user namespace (host root, or root of a container that
-// was given CAP_SYS_ADMIN).
+// Whether this process may make namespaces without a new user namespace (host root, or root of a
+// container that was given CAP_SYS_ADMIN).
 bool MayMakeNamespaces();
 
 }  // namespace runsc

@@ -56,8 +56,10 @@ base::Result<Frame> ReceiveFrame(int socket) {
   if (got == 0) return base::Errno(EPIPE);
   const auto bytes = static_cast<size_t>(got);
   // No control buffer was offered, so descriptors that a peer sends are dropped by the kernel.
-  if (bytes < sizeof(header) || header.text_bytes != bytes - sizeof(header)) return base::Errno(EBADMSG);
-  return Frame{static_cast<FrameKind>(header.kind), header.value, std::string(text, header.text_bytes)};
+  if (bytes < sizeof(header) || header.text_bytes != bytes - sizeof(header))
+    return base::Errno(EBADMSG);
+  return Frame{static_cast<FrameKind>(header.kind), header.value,
+               std::string(text, header.text_bytes)};
 }
 
 }  // namespace runsc

@@ -1,9 +1,10 @@
 #pragma once
 
-// The line between runsc and its sentry: one frame per packet of a SOCK_SEQPACKET pair, either way. The end of
-// the line means that the other one has gone.
+// The line between runsc and its sentry: one frame per packet of a SOCK_SEQPACKET pair, either way.
+// The end of the line means that the other one has gone.
 //
-// The sentry is not trusted: runsc bounds what it reads and acts on nothing but the three kinds below.
+// The sentry is not trusted: runsc bounds what it reads and acts on nothing but the three kinds
+// below.
 
 #include <cstdint>
 #include <string>
@@ -18,7 +19,8 @@ namespace runsc {
 
 enum class FrameKind : uint32_t {
   // From runsc.
-  kSignal = 1,      // value: a signal number that runsc was sent; for the guest's init (or its foreground group).
+  kSignal = 1,      // value: a signal number that runsc was sent; for the guest's init (or its
+                    // foreground group).
   kWindowSize = 2,  // value: PackWindowSize
   kForeground = 3,  // value: 1 while runsc may use its terminal, else 0: leave its input alone.
   // From the sentry.
@@ -41,9 +43,11 @@ struct ControlEnds {
 };
 absl::StatusOr<ControlEnds> CreateControlSocket();
 
-// Never blocks on a full socket: EAGAIN. The text is cut at kFrameTextMax. EPIPE if the peer has gone.
+// Never blocks on a full socket: EAGAIN. The text is cut at kFrameTextMax. EPIPE if the peer has
+// gone.
 base::Result<void> SendFrame(int socket, FrameKind kind, int64_t value, std::string_view text = {});
-// Blocks unless the socket is non-blocking. EPIPE when the peer has gone, EBADMSG for what is no frame.
+// Blocks unless the socket is non-blocking. EPIPE when the peer has gone, EBADMSG for what is no
+// frame.
 base::Result<Frame> ReceiveFrame(int socket);
 
 constexpr int64_t PackWindowSize(uint16_t rows, uint16_t columns, uint16_t x_pixels,

@@ -46,8 +46,9 @@ absl::StatusOr<DebugLogs> OpenDebugLogs(const std::string& directory) {
   logs.sentry_path = absl::StrCat(prefix, "sentry.txt");
   logs.gofer_path = absl::StrCat(prefix, "gofer.txt");
   const std::string runsc_path = absl::StrCat(prefix, "runsc.txt");
-  const std::pair<const std::string*, base::Fd*> files[] = {
-      {&runsc_path, &logs.runsc}, {&logs.sentry_path, &logs.sentry}, {&logs.gofer_path, &logs.gofer}};
+  const std::pair<const std::string*, base::Fd*> files[] = {{&runsc_path, &logs.runsc},
+                                                            {&logs.sentry_path, &logs.sentry},
+                                                            {&logs.gofer_path, &logs.gofer}};
   for (const auto& [path, fd] : files) {
     *fd = base::Fd(open(path->c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644));
     if (*fd) continue;

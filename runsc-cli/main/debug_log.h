@@ -1,7 +1,8 @@
 #pragma once
 
-// --debug-log DIR: one file per process, made before anything is started, so that a process needs no
-// path for it. What cannot be written later (a full disk) is lost and stops nobody; see platform/base/log.h.
+// --debug-log DIR: one file per process, made before anything is started, so that a process needs
+// no path for it. What cannot be written later (a full disk) is lost and stops nobody; see
+// platform/base/log.h.
 
 #include <string>
 

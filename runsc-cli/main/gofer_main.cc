@@ -55,7 +55,8 @@ int GoferMain() {
   if (!server.ok()) return FailStart(server.status().message());
 
   const platform::seccomp::Filter filter = GoferFilter();
-  const base::Result<void> installed = platform::seccomp::Install(platform::seccomp::Compile(filter));
+  const base::Result<void> installed =
+      platform::seccomp::Install(platform::seccomp::Compile(filter));
   if (!installed.ok()) {
     return FailStart(std::string("cannot install the gofer's seccomp filter: ") +
                      strerror(installed.error().value()));

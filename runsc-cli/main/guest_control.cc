@@ -25,7 +25,9 @@ void GuestControl::Run() {
     if (finishing_.load()) return;
     if ((ends[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0) {
       LOG_ERROR("the gofer has gone: the sandbox ends");
-      (void)SendFrame(control_, FrameKind::kFailed, kOwnFailure, "the sandbox's file server (runsc-gofer) died").ok();
+      (void)SendFrame(control_, FrameKind::kFailed, kOwnFailure,
+                      "the sandbox's file server (runsc-gofer) died")
+          .ok();
       _exit(kOwnFailure);
     }
     if (ends[0].revents == 0) continue;

@@ -1,6 +1,7 @@
 #pragma once
 
-// The sentry's end of the line to runsc: signals and window sizes come in; when the line or the gofer's ends, the sandbox does.
+// The sentry's end of the line to runsc: signals and window sizes come in; when the line or the
+// gofer's ends, the sandbox does.
 
 #include <sys/types.h>
 
@@ -16,8 +17,9 @@ class GuestControl {
  public:
   using Handler = std::function<void(const Frame&)>;
 
-  // Starts a host thread. `on_frame` gets what runsc sends. A line that ends ends the process, with a line in the log: nobody
-  // is left to report to. Both descriptors are borrowed and outlive the process's guest.
+  // Starts a host thread. `on_frame` gets what runsc sends. A line that ends ends the process, with
+  // a line in the log: nobody is left to report to. Both descriptors are borrowed and outlive the
+  // process's guest.
   GuestControl(int control, int gofer, Handler on_frame);
   GuestControl(const GuestControl&) = delete;
   GuestControl& operator=(const GuestControl&) = delete;

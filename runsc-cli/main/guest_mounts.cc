@@ -24,12 +24,14 @@ using base::Absl;
 using base::Result;
 
 absl::Status Failed(std::string_view what, base::Errno error) {
-  return absl::InternalError(absl::StrCat("cannot mount ", Absl(what), " in the sandbox: ", strerror(error.value())));
+  return absl::InternalError(
+      absl::StrCat("cannot mount ", Absl(what), " in the sandbox: ", strerror(error.value())));
 }
 
 class TreeBuilder {
  public:
-  TreeBuilder(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config, const GuestDevices& devices)
+  TreeBuilder(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files,
+              const BootConfig& config, const GuestDevices& devices)
       : kernel_(kernel), files_(files), config_(config), devices_(devices) {}
 
   absl::Status Build() {
@@ -49,7 +51,8 @@ class TreeBuilder {
   }
 
   Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
-    return sentry::FileSystemRef(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), Memory(mode)));
+    return sentry::FileSystemRef(
+        sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), Memory(mode)));
   }
 
   // `exclusive`: nobody else is expected to change the tree while the sandbox runs.
@@ -65,7 +68,8 @@ class TreeBuilder {
     const AttachPoint& root = config_.attach_points.front();
     Result<sentry::FileSystemRef> lower = Serve(root, true);
     if (!lower.ok()) return Failed("the root", lower.error());
-    auto overlay = sentry::Overlay::Create(lower.value(), sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), {}));
+    auto overlay = sentry::Overlay::Create(
+        lower.value(), sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), {}));
     if (!overlay.ok()) return Failed("the root's overlay", overlay.error());
     const auto mounted = kernel_.vfs().MountRoot(std::move(overlay).value(), "none", 0);
     if (!mounted.ok()) return Failed("the root", mounted.error());
@@ -76,10 +80,12 @@ class TreeBuilder {
     constexpr uint64_t kSafe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     Result<sentry::FileSystemRef> dev = NewMemory(0755);
     if (!dev.ok()) return Failed("/dev", dev.error());
-    const Result<void> populated = sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
+    const Result<void> populated =
+        sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
     if (!populated.ok()) return Failed("/dev", populated.error());
     RegisterTypes();
-    kernel_.vfs().SetCharacterDeviceOpener(sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
+    kernel_.vfs().SetCharacterDeviceOpener(
+        sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
     Result<sentry::FileSystemRef> shm = NewMemory(01777);
     if (!shm.ok()) return Failed("/dev/shm", shm.error());
     struct Entry {
@@ -96,7 +102,9 @@ class TreeBuilder {
         {"/dev/shm", std::move(shm).value(), "shm", MS_NOSUID | MS_NODEV},
     };
     for (const Entry& entry : entries) {
-      if (absl::Status status = Mount(entry.path, entry.file_system, entry.source, entry.flags, true); !status.ok()) {
+      if (absl::Status status =
+              Mount(entry.path, entry.file_system, entry.source, entry.flags, true);
+          !status.ok()) {
         return status;
       }
     }
@@ -107,31 +115,39 @@ class TreeBuilder {
   void RegisterTypes() {
     sentry::Vfs& vfs = kernel_.vfs();
     const uint64_t memory_bytes = kernel_.options().memory_bytes;
-    vfs.RegisterFileSystem("tmpfs", [this_kernel = &kernel_, memory_bytes](
-                                        sentry::Task&, std::string_view options) -> Result<sentry::FileSystemRef> {
-      const sentry::TmpfsOptions parsed = TRY(sentry::ParseTmpfsOptions(options, memory_bytes));
-      return sentry::FileSystemRef(sentry::Tmpfs::Create(this_kernel->pool(), this_kernel->clock(), parsed));
-    });
+    vfs.RegisterFileSystem(
+        "tmpfs",
+        [this_kernel = &kernel_, memory_bytes](
+            sentry::Task&, std::string_view options) -> Result<sentry::FileSystemRef> {
+          const sentry::TmpfsOptions parsed = TRY(sentry::ParseTmpfsOptions(options, memory_bytes));
+          return sentry::FileSystemRef(
+              sentry::Tmpfs::Create(this_kernel->pool(), this_kernel->clock(), parsed));
+        });
     const auto add = [&](const char* type, auto make) {
-      vfs.RegisterFileSystem(type, [make, this_kernel = &kernel_](sentry::Task&, std::string_view)
-                                       -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
+      vfs.RegisterFileSystem(type,
+                             [make, this_kernel = &kernel_](sentry::Task&, std::string_view)
+                                 -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
     };
     add("proc", [](sentry::Kernel& kernel) { return sentry::NewProc(kernel); });
     add("sysfs", [](sentry::Kernel& kernel) { return sentry::NewSys(kernel); });
-    vfs.RegisterFileSystem("devpts", [dev_pts = devices_.dev_pts](sentry::Task&, std::string_view)
-                                         -> Result<sentry::FileSystemRef> { return sentry::FileSystemRef(dev_pts); });
+    vfs.RegisterFileSystem("devpts",
+                           [dev_pts = devices_.dev_pts](
+                               sentry::Task&, std::string_view) -> Result<sentry::FileSystemRef> {
+                             return sentry::FileSystemRef(dev_pts);
+                           });
   }
 
   absl::Status MountVolume(const AttachPoint& volume) {
     Result<sentry::FileSystemRef> served = Serve(volume, false);
     if (!served.ok()) return Failed(volume.guest_path, served.error());
-    return Mount(volume.guest_path, std::move(served).value(), "none", volume.read_only ? MS_RDONLY : 0,
-                 volume.is_directory);
+    return Mount(volume.guest_path, std::move(served).value(), "none",
+                 volume.read_only ? MS_RDONLY : 0, volume.is_directory);
   }
 
-  absl::Status Mount(const std::string& path, const sentry::FileSystemRef& file_system, const char* source,
-                     uint64_t flags, bool directory) {
-    if (const Result<void> made = Ensure(path, directory); !made.ok()) return Failed(path, made.error());
+  absl::Status Mount(const std::string& path, const sentry::FileSystemRef& file_system,
+                     const char* source, uint64_t flags, bool directory) {
+    if (const Result<void> made = Ensure(path, directory); !made.ok())
+      return Failed(path, made.error());
     const Result<sentry::Path> at = kernel_.vfs().WalkAsKernel(path);
     if (!at.ok()) return Failed(path, at.error());
     const auto mounted = kernel_.vfs().MountAt(at.value(), file_system, source, flags);
@@ -165,8 +181,8 @@ class TreeBuilder {
 
 }  // namespace
 
-absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config,
-                            const GuestDevices& devices) {
+absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files,
+                            const BootConfig& config, const GuestDevices& devices) {
   return TreeBuilder(kernel, files, config, devices).Build();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// The guest's tree at start-up: its root below a throw-away overlay, the file systems that every container has, and volumes.
+// The guest's tree at start-up: its root below a throw-away overlay, the file systems that every
+// container has, and volumes.
 
 #include <memory>
 #include <string>
@@ -23,8 +24,9 @@ struct GuestDevices {
   std::shared_ptr<sentry::Terminal> console;  // Null without one.
 };
 
-// Mounts everything. Directories that a root lacks are made in the overlay. The status names the mount that failed.
-absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files, const BootConfig& config,
-                            const GuestDevices& devices);
+// Mounts everything. Directories that a root lacks are made in the overlay. The status names the
+// mount that failed.
+absl::Status MountGuestTree(sentry::Kernel& kernel, const std::shared_ptr<gofer::Client>& files,
+                            const BootConfig& config, const GuestDevices& devices);
 
 }  // namespace runsc

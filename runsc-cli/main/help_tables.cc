@@ -13,7 +13,8 @@
 namespace runsc {
 namespace {
 
-// The stub's rules are written for its own compiler (platform/stub/filter_table.h says why); same layout.
+// The stub's rules are written for its own compiler (platform/stub/filter_table.h says why); same
+// layout.
 std::string DescribeStub(const char* process, std::span<const platform::FilterRule> rules,
                          const char* otherwise) {
   std::set<uint16_t> numbers;
@@ -28,13 +29,15 @@ std::string DescribeStub(const char* process, std::span<const platform::FilterRu
     rows += "  " + std::string(rule.reason) + "\n";
   }
   return std::string(process) + ": " + std::to_string(numbers.size()) +
-         " system calls allowed, from the stub's own code only; any other: " + otherwise + "\n" + rows;
+         " system calls allowed, from the stub's own code only; any other: " + otherwise + "\n" +
+         rows;
 }
 
 std::string FiltersText() {
   return platform::seccomp::Describe(SentryFilter({})) + "\n" +
          platform::seccomp::Describe(GoferFilter()) + "\n" +
-         DescribeStub("stub-memory-thread", platform::StubProcessFilter(), "process killed") + "\n" +
+         DescribeStub("stub-memory-thread", platform::StubProcessFilter(), "process killed") +
+         "\n" +
          DescribeStub("stub-guest-thread", platform::StubGuestFilter(),
                       "SIGSYS, which makes it a system call of the guest");
 }

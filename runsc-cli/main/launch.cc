@@ -106,7 +106,8 @@ void Sandbox::Timing(const char* step) const {
 
 Sandbox::~Sandbox() {
   terminal_.reset();
-  // The sentry is pid 1 of its namespace: all stubs go with it. Without its socket the gofer leaves.
+  // The sentry is pid 1 of its namespace: all stubs go with it. Without its socket the gofer
+  // leaves.
   control_.Reset();
   for (Process* process : {&sentry_, &gofer_}) {
     if (process->child.pid < 0 || process->ended) continue;
@@ -121,7 +122,7 @@ Sandbox::~Sandbox() {
 void Sandbox::BlockSignals(BootConfig& config) {
   // What the caller ignores (nohup, a background job of a script) the guest ignores, too.
   for (int signal = 1; signal < 64; ++signal) {
-    struct sigaction action {};
+    struct sigaction action{};
     if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {
       config.ignored_signals |= uint64_t{1} << (signal - 1);
     }
@@ -129,8 +130,8 @@ void Sandbox::BlockSignals(BootConfig& config) {
   ignored_signals_ = config.ignored_signals;
   // Else children would vanish without a status.
   ::signal(SIGCHLD, SIG_DFL);
-  // Everything that a signal can be about is either forwarded or ours to act on, in Supervise's loop. Synchronous
-  // ones stay: they are our own crashes.
+  // Everything that a signal can be about is either forwarded or ours to act on, in Supervise's
+  // loop. Synchronous ones stay: they are our own crashes.
   sigset_t set;
   sigfillset(&set);
   for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
@@ -152,7 +153,8 @@ absl::Status Sandbox::StartGofer(const base::Fd& config, const gofer::ChannelEnd
   spec.own_fds_directory_at = kOwnFdsFd;
   for (const base::Fd& fd : attach_fds) spec.fds.push_back(fd.get());
   if (MayMakeNamespaces()) {
-    // Ids must be the host's, so no user namespace; what remains of root is what serving root's files takes.
+    // Ids must be the host's, so no user namespace; what remains of root is what serving root's
+    // files takes.
     spec.own_user_namespace = false;
     spec.kept_capabilities = uint64_t{1} << CAP_DAC_READ_SEARCH;
     for (const cmd::Volume& volume : options_.volumes) {
@@ -263,8 +265,8 @@ void Sandbox::OnSignal() {
       case SIGTTOU:
         break;
       case SIGTSTP:
-        // Typed where the terminal is not ours to make raw (standard input is a pipe): the guest is told, and
-        // runsc stops as the job that its shell takes it for.
+        // Typed where the terminal is not ours to make raw (standard input is a pipe): the guest is
+        // told, and runsc stops as the job that its shell takes it for.
         (void)SendFrame(control_.get(), FrameKind::kSignal, signal).ok();
         if (terminal_) terminal_->Restore();
         kill(getpid(), SIGSTOP);
@@ -298,7 +300,8 @@ void Sandbox::OnControl() {
       Finish(static_cast<int>(value & 0xff));
       return;
     case FrameKind::kFailed: {
-      // A guest cannot write here, but a broken sentry could: no control characters to the terminal.
+      // A guest cannot write here, but a broken sentry could: no control characters to the
+      // terminal.
       std::string text = frame.value().text;
       for (char& c : text) {
         if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
@@ -377,7 +380,8 @@ int Sandbox::Supervise() {
     if (fds[0].revents != 0) OnSignal();
     if (fds[2].revents != 0 && !status_) OnProcess(sentry_, logs_.sentry_path);
     if (fds[3].revents != 0 && !status_) {
-      // A gofer whose sentry has gone leaves at once and may be noticed first; the news is the sentry.
+      // A gofer whose sentry has gone leaves at once and may be noticed first; the news is the
+      // sentry.
       pollfd sentry_ended{sentry_.child.pid_fd.get(), POLLIN, 0};
       if (poll(&sentry_ended, 1, kGoferFirstMs) > 0) {
         OnProcess(sentry_, logs_.sentry_path);

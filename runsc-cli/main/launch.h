@@ -1,7 +1,8 @@
 #pragma once
 
-// `runsc do`: starts gofer and sentry, then stands between them and the caller until the guest is done:
-// signals and window sizes go in, the exit status comes out, and no process outlives the others.
+// `runsc do`: starts gofer and sentry, then stands between them and the caller until the guest is
+// done: signals and window sizes go in, the exit status comes out, and no process outlives the
+// others.
 
 #include <cstdint>
 

@@ -22,24 +22,27 @@
 namespace runsc {
 namespace {
 
-// A sandbox of a few processes with a few files each works with this many descriptors in the sentry.
+// A sandbox of a few processes with a few files each works with this many descriptors in the
+// sentry.
 constexpr rlim_t kOpenFilesMin = 256;
 constexpr size_t kVolumesMax = 100;
 
-absl::StatusOr<base::Fd> OpenAttachPoint(const std::string& path, const char* what, bool& is_directory) {
+absl::StatusOr<base::Fd> OpenAttachPoint(const std::string& path, const char* what,
+                                         bool& is_directory) {
   base::Fd fd(open(path.c_str(), O_PATH | O_CLOEXEC));
   if (!fd) {
-    return absl::NotFoundError(absl::StrCat("cannot open the ", what, " ", path, ": ", strerror(errno)));
+    return absl::NotFoundError(
+        absl::StrCat("cannot open the ", what, " ", path, ": ", strerror(errno)));
   }
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd.get(), &status) != 0) {
     return absl::InternalError(absl::StrCat("cannot look at ", path, ": ", strerror(errno)));
   }
   is_directory = S_ISDIR(status.st_mode);
   if (faccessat(AT_FDCWD, path.c_str(), is_directory ? R_OK | X_OK : R_OK, AT_EACCESS) != 0) {
-    return absl::PermissionDeniedError(absl::StrCat("the ", what, " ", path, " is not readable: ",
-                                                    strerror(errno),
-                                                    "; change its mode, or run as its owner or as root"));
+    return absl::PermissionDeniedError(
+        absl::StrCat("the ", what, " ", path, " is not readable: ", strerror(errno),
+                     "; change its mode, or run as its owner or as root"));
   }
   return fd;
 }
@@ -61,16 +64,15 @@ absl::Status AddAttachPoints(const cmd::DoOptions& options, Prepared& prepared) 
   for (const cmd::Volume& volume : options.volumes) {
     auto fd = OpenAttachPoint(volume.host_path, "volume source", is_directory);
     if (!fd.ok()) return fd.status();
-    prepared.config.attach_points.push_back(
-        {absl::StrCat("volume", prepared.attach_fds.size()), volume.guest_path, volume.read_only,
-         is_directory});
+    prepared.config.attach_points.push_back({absl::StrCat("volume", prepared.attach_fds.size()),
+                                             volume.guest_path, volume.read_only, is_directory});
     prepared.attach_fds.push_back(std::move(*fd));
   }
   return absl::OkStatus();
 }
 
-// execve's rule: the last assignment of a name is the one that counts for getenv's users only if the
-// first is gone.
+// execve's rule: the last assignment of a name is the one that counts for getenv's users only if
+// the first is gone.
 std::vector<std::string> MergedEnvironment(const std::vector<std::string>& additions) {
   std::vector<std::string> merged;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
@@ -148,13 +150,13 @@ absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options) {
 absl::StatusOr<base::Fd> OpenHelperProgram(const std::string& name) {
   char self[PATH_MAX] = {};
   if (readlink("/proc/self/exe", self, sizeof(self) - 1) <= 0) {
-    return absl::InternalError(absl::StrCat("cannot read /proc/self/exe: ", strerror(errno),
-                                            "; is /proc mounted?"));
+    return absl::InternalError(
+        absl::StrCat("cannot read /proc/self/exe: ", strerror(errno), "; is /proc mounted?"));
   }
   const std::string directory(self, static_cast<size_t>(strrchr(self, '/') - self));
   base::Fd fd;
-  for (const std::string& path :
-       {absl::StrCat(directory, "/", name), absl::StrCat(directory, "/../libexec/ravelin/", name)}) {
+  for (const std::string& path : {absl::StrCat(directory, "/", name),
+                                  absl::StrCat(directory, "/../libexec/ravelin/", name)}) {
     fd = base::Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (fd) break;
   }
@@ -162,8 +164,9 @@ absl::StatusOr<base::Fd> OpenHelperProgram(const std::string& name) {
     return absl::NotFoundError(absl::StrCat("cannot find ", name, " in ", directory, " nor in ",
                                             directory, "/../libexec/ravelin; reinstall runsc"));
   }
-  struct stat status {};
-  if (fstat(fd.get(), &status) != 0) return absl::InternalError(absl::StrCat("cannot look at ", name));
+  struct stat status{};
+  if (fstat(fd.get(), &status) != 0)
+    return absl::InternalError(absl::StrCat("cannot look at ", name));
   if ((status.st_mode & 0111) == 0111 && (status.st_mode & 0004) != 0) return fd;
 
   base::Fd copy(memfd_create(name.c_str(), MFD_CLOEXEC));
@@ -174,7 +177,8 @@ absl::StatusOr<base::Fd> OpenHelperProgram(const std::string& name) {
     left -= sent;
   }
   if (!copy || left != 0) {
-    return absl::InternalError(absl::StrCat("cannot copy ", name, " into a memfd: ", strerror(errno),
+    return absl::InternalError(absl::StrCat("cannot copy ", name,
+                                            " into a memfd: ", strerror(errno),
                                             "; or make it executable for all (chmod a+rx)"));
   }
   // A writable descriptor would make execve say ETXTBSY.
@@ -189,8 +193,8 @@ absl::Status RaiseLimits() {
     const rlimit more{65536, 65536};
     if (setrlimit(RLIMIT_NOFILE, &more) != 0) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("the limit of open files is ", files.rlim_max, " and a sandbox needs at least ",
-                       kOpenFilesMin, "; raise it (ulimit -n)"));
+          absl::StrCat("the limit of open files is ", files.rlim_max,
+                       " and a sandbox needs at least ", kOpenFilesMin, "; raise it (ulimit -n)"));
     }
   } else {
     files.rlim_cur = files.rlim_max;

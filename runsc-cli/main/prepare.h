@@ -1,7 +1,7 @@
 #pragma once
 
-// From what the user asked for to what the processes are started with: everything that can be refused
-// before anything runs.
+// From what the user asked for to what the processes are started with: everything that can be
+// refused before anything runs.
 
 #include <string>
 #include <vector>
@@ -20,12 +20,12 @@ struct Prepared {
 
 absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options);
 
-// The executable `name`, beside runsc or in ../libexec/ravelin, open for execution by any user. A file
-// that only its owner may execute is copied, since the sentry runs as nobody.
+// The executable `name`, beside runsc or in ../libexec/ravelin, open for execution by any user. A
+// file that only its owner may execute is copied, since the sentry runs as nobody.
 absl::StatusOr<base::Fd> OpenHelperProgram(const std::string& name);
 
-// Raises the limits that the sandbox's processes need (open files, file size). Fails, with the remedy, where the
-// hard limit is too low.
+// Raises the limits that the sandbox's processes need (open files, file size). Fails, with the
+// remedy, where the hard limit is too low.
 absl::Status RaiseLimits();
 
 }  // namespace runsc

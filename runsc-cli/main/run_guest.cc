@@ -48,7 +48,7 @@ uint32_t CountCpus() {
 }
 
 uint64_t HostMemoryBytes() {
-  struct sysinfo info {};
+  struct sysinfo info{};
   if (sysinfo(&info) != 0) return uint64_t{1} << 30;
   return uint64_t{info.totalram} * info.mem_unit;
 }
@@ -81,9 +81,9 @@ class SandboxGuest : public Guest {
   absl::Status Start() {
     auto pool = platform::MemoryPool::Create();
     if (!pool.ok()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("cannot create the sandbox's memory (memfd): ", strerror(pool.error().value()),
-                       "; raise the limits on memory and open files (ulimit -v, -n)"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "cannot create the sandbox's memory (memfd): ", strerror(pool.error().value()),
+          "; raise the limits on memory and open files (ulimit -v, -n)"));
     }
     pool_ = std::move(pool).value();
     auto kind = platform::ParsePlatformKind(config_.platform);
@@ -114,7 +114,8 @@ class SandboxGuest : public Guest {
     control_ = std::make_unique<GuestControl>(fds_.control.get(), files_->peer_fd(),
                                               [this](const Frame& frame) { OnFrame(frame); });
     sentry::ProcessArguments process = MakeProcess();
-    if (absl::Status status = OpenStdio(*process.fds); !status.ok()) return Fail(kOwnFailure, status.message());
+    if (absl::Status status = OpenStdio(*process.fds); !status.ok())
+      return Fail(kOwnFailure, status.message());
     const Result<int32_t> pid = kernel_->CreateProcess(process);
     if (!pid.ok()) return FailToExecute(pid.error());
     init_.store(pid.value());
@@ -124,7 +125,8 @@ class SandboxGuest : public Guest {
     kernel_->WaitUntilEmpty();
     if (console_ != nullptr) console_->Finish();
     if (!status.ok()) return Fail(kOwnFailure, "the first process was lost");
-    const int code = WIFSIGNALED(status.value()) ? 128 + WTERMSIG(status.value()) : WEXITSTATUS(status.value());
+    const int code =
+        WIFSIGNALED(status.value()) ? 128 + WTERMSIG(status.value()) : WEXITSTATUS(status.value());
     control_->Finish();
     (void)SendFrame(fds_.control.get(), FrameKind::kExited, code).ok();
     return code;
@@ -142,12 +144,18 @@ class SandboxGuest : public Guest {
   int FailToExecute(base::Errno error) {
     const std::string& program = config_.arguments.front();
     const bool searched = program.find('/') == std::string::npos;
-    if (error == ENOENT && searched) return Fail(kNotFound, absl::StrCat(program, ": command not found in the sandbox's PATH"));
-    if (error == ENOENT) return Fail(kNotFound, absl::StrCat(program, ": no such file in the sandbox"));
+    if (error == ENOENT && searched)
+      return Fail(kNotFound, absl::StrCat(program, ": command not found in the sandbox's PATH"));
+    if (error == ENOENT)
+      return Fail(kNotFound, absl::StrCat(program, ": no such file in the sandbox"));
     if (error == ENOEXEC) {
-      return Fail(kNotExecutable, absl::StrCat(program, ": cannot execute: not a script and not a program for x86-64 Linux"));
+      return Fail(
+          kNotExecutable,
+          absl::StrCat(program,
+                       ": cannot execute: not a script and not a program for x86-64 Linux"));
     }
-    return Fail(kNotExecutable, absl::StrCat(program, ": cannot execute: ", strerror(error.value())));
+    return Fail(kNotExecutable,
+                absl::StrCat(program, ": cannot execute: ", strerror(error.value())));
   }
 
   absl::Status StartConsole() {
@@ -161,11 +169,12 @@ class SandboxGuest : public Guest {
     }
     base::Fd host_output(dup(fds_.stdio[output].get()));
     base::Fd host_input((config_.stdio_terminals & 1) != 0 ? dup(fds_.stdio[0].get()) : -1);
-    auto console = sentry::ConsolePump::Start(devices_.console, std::move(host_input), std::move(host_output));
+    auto console =
+        sentry::ConsolePump::Start(devices_.console, std::move(host_input), std::move(host_output));
     if (!console.ok()) return absl::ResourceExhaustedError("cannot connect the sandbox's terminal");
     console_ = std::move(console).value();
-    console_->SetSize({config_.terminal_size.ws_row, config_.terminal_size.ws_col, config_.terminal_size.ws_xpixel,
-                       config_.terminal_size.ws_ypixel});
+    console_->SetSize({config_.terminal_size.ws_row, config_.terminal_size.ws_col,
+                       config_.terminal_size.ws_xpixel, config_.terminal_size.ws_ypixel});
     return absl::OkStatus();
   }
 
@@ -195,22 +204,26 @@ class SandboxGuest : public Guest {
       if (console_ != nullptr && (config_.stdio_terminals >> fd & 1) != 0) {
         file = OpenConsole();
       } else {
-        file = sentry::NewHostFile(*kernel_, host_files, std::move(fds_.stdio[fd]), {config_.uid, config_.gid});
+        file = sentry::NewHostFile(*kernel_, host_files, std::move(fds_.stdio[fd]),
+                                   {config_.uid, config_.gid});
       }
       if (!file.ok()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("cannot use descriptor ", fd, " in the sandbox: ", strerror(file.error().value())));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "cannot use descriptor ", fd, " in the sandbox: ", strerror(file.error().value())));
       }
       const Result<int32_t> number = table.Install(std::move(file).value(), false, kFdLimit, fd);
-      if (!number.ok()) return absl::InternalError(absl::StrCat("descriptor ", fd, " cannot be installed"));
+      if (!number.ok())
+        return absl::InternalError(absl::StrCat("descriptor ", fd, " cannot be installed"));
     }
     return absl::OkStatus();
   }
 
   Result<sentry::FileRef> OpenConsole() {
     if (console_file_ == nullptr) {
-      const sentry::Path path = TRY(kernel_->vfs().WalkAsKernel(absl::StrCat("/dev/pts/", devices_.console->index())));
-      console_file_ = TRY(devices_.console->OpenSlave(nullptr, path, O_RDWR, MakeCredentials(config_)));
+      const sentry::Path path =
+          TRY(kernel_->vfs().WalkAsKernel(absl::StrCat("/dev/pts/", devices_.console->index())));
+      console_file_ =
+          TRY(devices_.console->OpenSlave(nullptr, path, O_RDWR, MakeCredentials(config_)));
     }
     return console_file_;
   }

@@ -1,6 +1,7 @@
 #pragma once
 
-// From a started, caged sentry process to a running guest: the place where the sentry's concrete parts meet.
+// From a started, caged sentry process to a running guest: the place where the sentry's concrete
+// parts meet.
 
 #include <memory>
 
@@ -12,15 +13,16 @@ namespace runsc {
 
 // The descriptors that the sentry was started with.
 struct GuestFds {
-  base::Fd control;        // control_socket.h
-  base::Fd gofer_memory;   // gofer::Client::Create
+  base::Fd control;       // control_socket.h
+  base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
-  base::Fd stdio[3];       // The caller's; empty where the caller had none.
+  base::Fd stdio[3];  // The caller's; empty where the caller had none.
 };
 
 class Guest {
  public:
-  // Everything that the filter forbids: memory pool, platform (which starts its helper process), host queries.
+  // Everything that the filter forbids: memory pool, platform (which starts its helper process),
+  // host queries.
   static absl::StatusOr<std::unique_ptr<Guest>> Prepare(BootConfig config, GuestFds fds);
   virtual ~Guest() = default;
 

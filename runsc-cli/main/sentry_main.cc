@@ -1,5 +1,6 @@
-// runsc-sentry: started by runsc inside its cage (cage.h), with nothing but descriptors. Order matters: log,
-// report of violations, everything that needs the host (Guest::Prepare), the filter, the guest.
+// runsc-sentry: started by runsc inside its cage (cage.h), with nothing but descriptors. Order
+// matters: log, report of violations, everything that needs the host (Guest::Prepare), the filter,
+// the guest.
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -17,8 +18,8 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/internal/sysinfo.h"
 #include "absl/base/internal/cycleclock.h"
+#include "absl/base/internal/sysinfo.h"
 #include "absl/synchronization/mutex.h"
 #include "platform/base/log.h"
 #include "platform/seccomp/filter.h"
@@ -45,8 +46,8 @@ base::Fd CloseOnExec(int fd) {
   return base::Fd(fd);
 }
 
-// The first time that malloc gives part of a thread's arena back, it asks /proc/sys/vm/overcommit_memory whether it may, and
-// remembers the answer.
+// The first time that malloc gives part of a thread's arena back, it asks
+// /proc/sys/vm/overcommit_memory whether it may, and remembers the answer.
 void* GiveMemoryBack(void*) {
   std::array<void*, 16> pieces{};
   for (void*& piece : pieces) piece = malloc(size_t{100} << 10);
@@ -59,11 +60,14 @@ void WarmUpLibraries() {
   // Else malloc counts the CPUs, in /sys, before it makes a further arena.
   mallopt(M_ARENA_MAX, 8);
   pthread_t thread;
-  if (pthread_create(&thread, nullptr, &GiveMemoryBack, nullptr) == 0) pthread_join(thread, nullptr);
-  // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal frequency.
+  if (pthread_create(&thread, nullptr, &GiveMemoryBack, nullptr) == 0)
+    pthread_join(thread, nullptr);
+  // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal
+  // frequency.
   (void)absl::base_internal::NumCPUs();
   (void)absl::base_internal::NominalCPUFrequency();
-  // Else malloc asks /proc/sys/vm/overcommit_memory the first time a thread's arena has room to give back.
+  // Else malloc asks /proc/sys/vm/overcommit_memory the first time a thread's arena has room to
+  // give back.
   std::thread([] {
     std::vector<std::string> blocks;
     for (int i = 0; i < 32; ++i) blocks.emplace_back(size_t{100} << 10, 'x');
@@ -77,7 +81,7 @@ int SentryMain() {
     return kOwnFailure;
   }
   close(kConfigFd);
-  const auto level = config->debug ? base::LogLevel::kDebug
+  const auto level = config->debug                       ? base::LogLevel::kDebug
                      : config->has_log || config->strace ? base::LogLevel::kInfo
                                                          : base::LogLevel::kWarning;
   base::SetLogSink(config->has_log ? kLogFd : -1, level, "sentry");
@@ -96,7 +100,8 @@ int SentryMain() {
   fds.gofer_socket = CloseOnExec(kGoferSocketFd);
   for (int fd = 0; fd < 3; ++fd) {
     // Copies: descriptor 2 stays for our own last words whatever the guest closes.
-    if ((config->stdio_open >> fd & 1) != 0) fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, 8));
+    if ((config->stdio_open >> fd & 1) != 0)
+      fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, 8));
   }
   const int control = fds.control.get();
   const bool provoke = config->provoke_violation == "sentry";
@@ -105,14 +110,16 @@ int SentryMain() {
 
   const platform::seccomp::Filter filter = SentryFilter(
       {.own_pid = getpid(), .ptrace_platform = (*guest)->platform_name() != "systrap"});
-  const base::Result<void> installed = platform::seccomp::Install(platform::seccomp::Compile(filter));
+  const base::Result<void> installed =
+      platform::seccomp::Install(platform::seccomp::Compile(filter));
   if (!installed.ok()) {
     return FailStart(control, std::string("cannot install the sentry's seccomp filter: ") +
                                   strerror(installed.error().value()));
   }
   LOG_INFO("filter installed: %zu system calls", platform::seccomp::CountAllowed(filter));
   if (provoke) syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
-  // Measured once, over some milliseconds, when a lock is first contended: better now, beside the start, than then.
+  // Measured once, over some milliseconds, when a lock is first contended: better now, beside the
+  // start, than then.
   std::thread([] { absl::base_internal::CycleClock::Frequency(); }).detach();
   const int status = (*guest)->Run();
   // Threads of the guest's tasks may still be about; nothing of theirs is worth a destructor.

@@ -17,7 +17,7 @@ std::atomic<Terminal*> g_terminal{nullptr};
 void RestoreAndDie(int signal) {
   Terminal* const terminal = g_terminal.load();
   if (terminal != nullptr) terminal->Restore();
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = SIG_DFL;
   sigaction(signal, &action, nullptr);
   raise(signal);
@@ -28,7 +28,7 @@ void RestoreAndDie(int signal) {
 Terminal::Terminal(int fd) : fd_(fd) {
   RAVELIN_CHECK(g_terminal.exchange(this) == nullptr);
   tcgetattr(fd_, &original_);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = &RestoreAndDie;
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE}) {
     sigaction(signal, &action, nullptr);

@@ -1,6 +1,7 @@
 #pragma once
 
-// Waiting for a file to become ready, the one way in which read, write, accept, connect and friends sleep.
+// Waiting for a file to become ready, the one way in which read, write, accept, connect and friends
+// sleep.
 
 #include <functional>
 
@@ -24,12 +25,13 @@ class TaskWaiter : public Waiter {
   Task& task_;
 };
 
-// Calls `attempt` until it returns something other than EAGAIN, sleeping on `queue` for `interest` in between. With
-// `nonblocking` set, or a null queue, EAGAIN is returned at once. ETIMEDOUT after the deadline; kRestartSys when interrupted (the
-// caller maps it, e.g. to EINTR for calls with a time-out by SO_RCVTIMEO).
+// Calls `attempt` until it returns something other than EAGAIN, sleeping on `queue` for `interest`
+// in between. With `nonblocking` set, or a null queue, EAGAIN is returned at once. ETIMEDOUT after
+// the deadline; kRestartSys when interrupted (the caller maps it, e.g. to EINTR for calls with a
+// time-out by SO_RCVTIMEO).
 template <typename Attempt>
-auto RetryUntilReady(Task& task, WaitQueue* queue, PollMask interest, bool nonblocking, Deadline deadline,
-                     Attempt&& attempt) -> decltype(attempt()) {
+auto RetryUntilReady(Task& task, WaitQueue* queue, PollMask interest, bool nonblocking,
+                     Deadline deadline, Attempt&& attempt) -> decltype(attempt()) {
   auto result = attempt();
   if (result.ok() || result.error() != EAGAIN || nonblocking || queue == nullptr) return result;
   TaskWaiter waiter(task);

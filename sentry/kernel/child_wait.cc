@@ -28,9 +28,11 @@ void DescribeExit(int32_t status, WaitResult& result) {
 
 }  // namespace
 
-bool ChildWait::MatchesLocked(const ThreadGroup& child, const Task& task, const WaitRequest& request) {
+bool ChildWait::MatchesLocked(const ThreadGroup& child, const Task& task,
+                              const WaitRequest& request) {
   if (request.which == WaitRequest::Which::kProcess && child.id() != request.id) return false;
-  if (request.which == WaitRequest::Which::kProcessGroup && child.process_group_id() != request.id) return false;
+  if (request.which == WaitRequest::Which::kProcessGroup && child.process_group_id() != request.id)
+    return false;
   if ((request.options & __WNOTHREAD) != 0 && child.parent_tid_ != task.tid()) return false;
   // "Clone" children are those that tell by another signal than SIGCHLD, or none.
   if ((request.options & __WALL) != 0) return true;

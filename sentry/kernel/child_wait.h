@@ -17,16 +17,16 @@ struct WaitRequest {
   enum class Which : uint8_t { kAny, kProcess, kProcessGroup };
   Which which = Which::kAny;
   int32_t id = 0;
-  uint32_t options = 0;  // W*, as waitid(2): WEXITED is explicit.
+  uint32_t options = 0;         // W*, as waitid(2): WEXITED is explicit.
   bool nonblocking_fd = false;  // P_PIDFD with O_NONBLOCK: EAGAIN instead of sleeping.
 };
 
 struct WaitResult {
   int32_t pid = 0;  // 0: nothing yet (WNOHANG).
   uint32_t uid = 0;
-  int32_t status = 0;      // As wait4 reports it.
-  int32_t code = 0;        // CLD_*
-  int32_t code_status = 0; // si_status
+  int32_t status = 0;       // As wait4 reports it.
+  int32_t code = 0;         // CLD_*
+  int32_t code_status = 0;  // si_status
   ResourceUsage usage;
 };
 
@@ -35,7 +35,8 @@ class ChildWait {
   // ECHILD, kRestartSys.
   static base::Result<WaitResult> Wait(Task& task, const WaitRequest& request);
 
-  // The process is gone for good: out of the tree; its times are added to its parent's. Tree lock held.
+  // The process is gone for good: out of the tree; its times are added to its parent's. Tree lock
+  // held.
   static void ReapLocked(ThreadGroup& group);
 
  private:

@@ -1,6 +1,7 @@
 #pragma once
 
-// Who a task is. Immutable once published: a change makes a new object (credentials(7), capabilities(7)).
+// Who a task is. Immutable once published: a change makes a new object (credentials(7),
+// capabilities(7)).
 
 #include <sys/types.h>
 
@@ -12,13 +13,15 @@ namespace sentry {
 
 // Bits are CAP_* of <linux/capability.h>.
 using CapabilitySet = uint64_t;
-inline constexpr CapabilitySet kAllCapabilities = (uint64_t{1} << 41) - 1;  // Up to CAP_CHECKPOINT_RESTORE.
+inline constexpr CapabilitySet kAllCapabilities =
+    (uint64_t{1} << 41) - 1;  // Up to CAP_CHECKPOINT_RESTORE.
 
 struct Credentials {
   uint32_t uid = 0, euid = 0, suid = 0, fsuid = 0;
   uint32_t gid = 0, egid = 0, sgid = 0, fsgid = 0;
   std::vector<uint32_t> groups;  // Sorted.
-  CapabilitySet permitted = 0, effective = 0, inheritable = 0, bounding = kAllCapabilities, ambient = 0;
+  CapabilitySet permitted = 0, effective = 0, inheritable = 0, bounding = kAllCapabilities,
+                ambient = 0;
   uint32_t securebits = 0;
   bool no_new_privileges = false;
   bool keep_capabilities = false;

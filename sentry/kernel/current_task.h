@@ -1,7 +1,7 @@
 #pragma once
 
-// On whose behalf the calling host thread runs. For the few operations that depend on it and have no Task parameter: a
-// signalfd shows the signals of whoever asks.
+// On whose behalf the calling host thread runs. For the few operations that depend on it and have
+// no Task parameter: a signalfd shows the signals of whoever asks.
 
 namespace sentry {
 

@@ -17,8 +17,9 @@ namespace {
 
 using base::Errno;
 
-
-bool SecureBit(const Credentials& credentials, int bit) { return (credentials.securebits & (1U << bit)) != 0; }
+bool SecureBit(const Credentials& credentials, int bit) {
+  return (credentials.securebits & (1U << bit)) != 0;
+}
 
 base::Result<FileCapabilities> ParseCapabilities(const std::string& value) {
   uint32_t words[6] = {};
@@ -48,9 +49,11 @@ base::Result<FileCapabilities> ParseCapabilities(const std::string& value) {
 
 base::Result<ExecutableOwner> OwnerOf(File& file) {
   const Attributes attributes = TRY(file.GetAttributes());
-  ExecutableOwner owner{.mode = attributes.mode, .uid = attributes.uid, .gid = attributes.gid, .capabilities = {}};
+  ExecutableOwner owner{
+      .mode = attributes.mode, .uid = attributes.uid, .gid = attributes.gid, .capabilities = {}};
   const std::shared_ptr<Mount>& mount = file.path().mount;
-  const bool no_suid = mount != nullptr && (mount->flags.load(std::memory_order_relaxed) & MS_NOSUID) != 0;
+  const bool no_suid =
+      mount != nullptr && (mount->flags.load(std::memory_order_relaxed) & MS_NOSUID) != 0;
   if (no_suid) {
     owner.mode &= ~static_cast<uint32_t>(S_ISUID | S_ISGID);
     return owner;
@@ -62,7 +65,8 @@ base::Result<ExecutableOwner> OwnerOf(File& file) {
   return owner;  // No such attribute, or a file system without any.
 }
 
-base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old, const ExecutableOwner& file) {
+base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
+                                                   const ExecutableOwner& file) {
   auto next = std::make_shared<Credentials>(old);
   next->keep_capabilities = false;
   if (!old.no_new_privileges) {
@@ -70,13 +74,16 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old, const
     // Without the group's execute bit, set-group-ID means mandatory locking.
     if ((file.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) next->egid = file.gid;
   }
-  // capabilities(7): P'(permitted) = (P(inheritable) & F(inheritable)) | (F(permitted) & P(bounding)) | P'(ambient).
+  // capabilities(7): P'(permitted) = (P(inheritable) & F(inheritable)) | (F(permitted) &
+  // P(bounding)) | P'(ambient).
   bool effective = false;
   CapabilitySet permitted = 0;
   const bool has_file_capabilities =
-      file.capabilities.has_value() && (file.capabilities->permitted | file.capabilities->inheritable) != 0;
+      file.capabilities.has_value() &&
+      (file.capabilities->permitted | file.capabilities->inheritable) != 0;
   if (has_file_capabilities) {
-    permitted = (file.capabilities->permitted & old.bounding) | (file.capabilities->inheritable & old.inheritable);
+    permitted = (file.capabilities->permitted & old.bounding) |
+                (file.capabilities->inheritable & old.inheritable);
     effective = file.capabilities->effective;
     if (effective && (file.capabilities->permitted & ~permitted) != 0) return Errno(EPERM);
   }
@@ -101,8 +108,10 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old, const
   next->effective = effective ? next->permitted : next->ambient;
 
   ExecCredentials result;
-  result.secure = set_id || (next->uid != 0 && (effective || (next->permitted & ~next->ambient) != 0));
-  result.ids_changed = next->euid != old.euid || next->egid != old.egid || (next->permitted & ~old.permitted) != 0;
+  result.secure =
+      set_id || (next->uid != 0 && (effective || (next->permitted & ~next->ambient) != 0));
+  result.ids_changed =
+      next->euid != old.euid || next->egid != old.egid || (next->permitted & ~old.permitted) != 0;
   result.credentials = std::move(next);
   return result;
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// What execve(2) does to credentials: set-user-ID and set-group-ID bits, file capabilities, the root user's privileges, ambient
-// capabilities, no_new_privs (capabilities(7); Linux security/commoncap.c, 6.12).
+// What execve(2) does to credentials: set-user-ID and set-group-ID bits, file capabilities, the
+// root user's privileges, ambient capabilities, no_new_privs (capabilities(7); Linux
+// security/commoncap.c, 6.12).
 
 #include <memory>
 #include <optional>
@@ -29,13 +30,14 @@ struct ExecutableOwner {
 
 struct ExecCredentials {
   CredentialsRef credentials;
-  bool secure = false;         // AT_SECURE
-  bool ids_changed = false;    // The process becomes undumpable, PR_SET_PDEATHSIG is forgotten.
+  bool secure = false;       // AT_SECURE
+  bool ids_changed = false;  // The process becomes undumpable, PR_SET_PDEATHSIG is forgotten.
 };
 
 // What of `file` counts: nothing privileged on a nosuid mount. EINVAL for malformed capabilities.
 base::Result<ExecutableOwner> OwnerOf(File& file);
 // EPERM: the file needs capabilities that the bounding set withholds.
-base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old, const ExecutableOwner& file);
+base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
+                                                   const ExecutableOwner& file);
 
 }  // namespace sentry

@@ -1,6 +1,7 @@
-// A waiter must not miss a wake-up that comes after its look at the word. So the look and the queueing happen under the lock
-// of the word's bucket, which every waker takes. The load may have to resolve a fault inside MemoryManager; that is done once
-// without the lock, so that under it the load is normally a plain one.
+// A waiter must not miss a wake-up that comes after its look at the word. So the look and the
+// queueing happen under the lock of the word's bucket, which every waker takes. The load may have
+// to resolve a fault inside MemoryManager; that is done once without the lock, so that under it the
+// load is normally a plain one.
 
 #include "sentry/kernel/futex.h"
 
@@ -25,9 +26,12 @@ using base::UserAddr;
 FutexTable::FutexTable() : buckets_(std::make_unique<FutexBucket[]>(kBuckets)) {}
 FutexTable::~FutexTable() = default;
 
-FutexBucket& FutexTable::BucketOf(const FutexKey& key) { return buckets_[absl::HashOf(key) & (kBuckets - 1)]; }
+FutexBucket& FutexTable::BucketOf(const FutexKey& key) {
+  return buckets_[absl::HashOf(key) & (kBuckets - 1)];
+}
 
-Result<void> FutexTable::Enqueue(Task& task, FutexWaiter& waiter, const FutexWaitRequest& request, uint32_t bitset) {
+Result<void> FutexTable::Enqueue(Task& task, FutexWaiter& waiter, const FutexWaitRequest& request,
+                                 uint32_t bitset) {
   MemoryManager& memory = task.memory();
   if (TRY(memory.LoadWord(request.addr)) != request.expected) return Errno(EAGAIN);
   waiter.task = &task;
@@ -46,7 +50,8 @@ bool FutexTable::Unqueue(FutexWaiter& waiter) {
     FutexBucket* const bucket = waiter.bucket.load(std::memory_order_acquire);
     if (bucket == nullptr) continue;  // Just being woken.
     const absl::MutexLock lock(&bucket->mu);
-    if (waiter.bucket.load(std::memory_order_relaxed) != bucket) continue;  // Woken, or moved elsewhere.
+    if (waiter.bucket.load(std::memory_order_relaxed) != bucket)
+      continue;  // Woken, or moved elsewhere.
     bucket->waiters.erase(waiter.position);
     waiter.bucket.store(nullptr, std::memory_order_relaxed);
     return false;
@@ -54,8 +59,8 @@ bool FutexTable::Unqueue(FutexWaiter& waiter) {
   return true;
 }
 
-Result<void> FutexTable::Wait(Task& task, UserAddr addr, bool shared, uint32_t expected, uint32_t bitset,
-                              Deadline deadline) {
+Result<void> FutexTable::Wait(Task& task, UserAddr addr, bool shared, uint32_t expected,
+                              uint32_t bitset, Deadline deadline) {
   if (bitset == 0) return Errno(EINVAL);
   FutexWaiter waiter;
   task.ClearWake();
@@ -70,7 +75,8 @@ Result<void> FutexTable::Wait(Task& task, UserAddr addr, bool shared, uint32_t e
   return {};
 }
 
-Result<uint64_t> FutexTable::WaitMultiple(Task& task, std::span<const FutexWaitRequest> requests, Deadline deadline) {
+Result<uint64_t> FutexTable::WaitMultiple(Task& task, std::span<const FutexWaitRequest> requests,
+                                          Deadline deadline) {
   CHECK(!requests.empty() && requests.size() <= kFutexWaitvMax);
   const auto waiters = std::make_unique<FutexWaiter[]>(requests.size());
   // Takes all of the first `count` out; the index of the last one that was woken.
@@ -101,7 +107,8 @@ Result<uint64_t> FutexTable::WaitMultiple(Task& task, std::span<const FutexWaitR
   return slept.error();
 }
 
-Result<uint64_t> FutexTable::Wake(MemoryManager& memory, UserAddr addr, bool shared, int32_t count, uint32_t bitset) {
+Result<uint64_t> FutexTable::Wake(MemoryManager& memory, UserAddr addr, bool shared, int32_t count,
+                                  uint32_t bitset) {
   if (bitset == 0) return Errno(EINVAL);
   const FutexKey key = TRY(memory.GetFutexKey(addr, shared));
   WakeList wake;
@@ -124,8 +131,8 @@ void FutexTable::Wake(MemoryManager& memory, UserAddr addr, int32_t count) {
   (void)Wake(memory, addr, /*shared=*/true, count, kFutexBitsetAny);
 }
 
-Result<uint64_t> FutexTable::Requeue(MemoryManager& memory, const Pair& pair, int32_t wake_count, int32_t requeue_count,
-                                     const uint32_t* expected) {
+Result<uint64_t> FutexTable::Requeue(MemoryManager& memory, const Pair& pair, int32_t wake_count,
+                                     int32_t requeue_count, const uint32_t* expected) {
   if (wake_count < 0 || requeue_count < 0) return Errno(EINVAL);
   const FutexKey from = TRY(memory.GetFutexKey(pair.from, pair.from_shared));
   const FutexKey to = TRY(memory.GetFutexKey(pair.to, pair.to_shared));
@@ -176,39 +183,53 @@ DecodedOperation Decode(uint32_t encoded) {
   decoded.operand = extend12((encoded >> 12) & 0xfff);
   decoded.comparand = extend12(encoded & 0xfff);
   // Out of range operands are cut, as x86 shifts do.
-  if ((encoded >> 31) != 0) decoded.operand = static_cast<int32_t>(1U << (static_cast<uint32_t>(decoded.operand) & 31));
+  if ((encoded >> 31) != 0)
+    decoded.operand = static_cast<int32_t>(1U << (static_cast<uint32_t>(decoded.operand) & 31));
   return decoded;
 }
 
 Result<uint32_t> Apply(const DecodedOperation& op, uint32_t old_word) {
   const uint32_t operand = static_cast<uint32_t>(op.operand);
   switch (op.operation) {
-    case FUTEX_OP_SET: return operand;
-    case FUTEX_OP_ADD: return old_word + operand;
-    case FUTEX_OP_OR: return old_word | operand;
-    case FUTEX_OP_ANDN: return old_word & ~operand;
-    case FUTEX_OP_XOR: return old_word ^ operand;
-    default: return Errno(ENOSYS);
+    case FUTEX_OP_SET:
+      return operand;
+    case FUTEX_OP_ADD:
+      return old_word + operand;
+    case FUTEX_OP_OR:
+      return old_word | operand;
+    case FUTEX_OP_ANDN:
+      return old_word & ~operand;
+    case FUTEX_OP_XOR:
+      return old_word ^ operand;
+    default:
+      return Errno(ENOSYS);
   }
 }
 
 Result<bool> Compare(const DecodedOperation& op, uint32_t old_word) {
   const int32_t old_value = static_cast<int32_t>(old_word);
   switch (op.comparison) {
-    case FUTEX_OP_CMP_EQ: return old_value == op.comparand;
-    case FUTEX_OP_CMP_NE: return old_value != op.comparand;
-    case FUTEX_OP_CMP_LT: return old_value < op.comparand;
-    case FUTEX_OP_CMP_LE: return old_value <= op.comparand;
-    case FUTEX_OP_CMP_GT: return old_value > op.comparand;
-    case FUTEX_OP_CMP_GE: return old_value >= op.comparand;
-    default: return Errno(ENOSYS);
+    case FUTEX_OP_CMP_EQ:
+      return old_value == op.comparand;
+    case FUTEX_OP_CMP_NE:
+      return old_value != op.comparand;
+    case FUTEX_OP_CMP_LT:
+      return old_value < op.comparand;
+    case FUTEX_OP_CMP_LE:
+      return old_value <= op.comparand;
+    case FUTEX_OP_CMP_GT:
+      return old_value > op.comparand;
+    case FUTEX_OP_CMP_GE:
+      return old_value >= op.comparand;
+    default:
+      return Errno(ENOSYS);
   }
 }
 
 }  // namespace
 
-Result<uint64_t> FutexTable::WakeOp(MemoryManager& memory, const Pair& pair, int32_t wake_count, int32_t wake_count_to,
-                                    uint32_t operation) {
+Result<uint64_t> FutexTable::WakeOp(MemoryManager& memory, const Pair& pair, int32_t wake_count,
+                                    int32_t wake_count_to, uint32_t operation) {
   const FutexKey from = TRY(memory.GetFutexKey(pair.from, pair.from_shared));
   const FutexKey to = TRY(memory.GetFutexKey(pair.to, pair.to_shared));
   const DecodedOperation op = Decode(operation);
@@ -219,14 +240,15 @@ Result<uint64_t> FutexTable::WakeOp(MemoryManager& memory, const Pair& pair, int
   const TwoBuckets lock(from_bucket, to_bucket);
   uint32_t old_word = TRY(memory.LoadWord(pair.to));
   while (true) {
-    const uint32_t seen = TRY(memory.CompareExchangeWord(pair.to, old_word, TRY(Apply(op, old_word))));
+    const uint32_t seen =
+        TRY(memory.CompareExchangeWord(pair.to, old_word, TRY(Apply(op, old_word))));
     if (seen == old_word) break;
     old_word = seen;
   }
   const bool also_to = TRY(Compare(op, old_word));
   uint64_t total = 0;
-  const auto wake_up_to = [&](FutexBucket& bucket, const FutexKey& key, int32_t count) ABSL_NO_THREAD_SAFETY_ANALYSIS
-      -> Result<void> {
+  const auto wake_up_to = [&](FutexBucket& bucket, const FutexKey& key, int32_t count)
+                              ABSL_NO_THREAD_SAFETY_ANALYSIS -> Result<void> {
     uint64_t woken = 0;
     for (auto next = bucket.waiters.begin(); next != bucket.waiters.end();) {
       FutexWaiter& waiter = **next++;
@@ -305,7 +327,8 @@ void FutexTable::ExitRobustList(Task& task, UserAddr head_addr) {
     if (!next.ok()) break;
     entry = RobustLink(next.value());
   }
-  if (pending.addr != 0) HandleFutexDeath(task, UserAddr(pending.addr + offset), pending.pi, /*pending=*/true);
+  if (pending.addr != 0)
+    HandleFutexDeath(task, UserAddr(pending.addr + offset), pending.pi, /*pending=*/true);
 }
 
 }  // namespace sentry

@@ -19,9 +19,10 @@ namespace sentry {
 struct FutexWaiter {
   Task* task = nullptr;
   uint32_t bitset = kFutexBitsetAny;
-  // Where it is queued. Changes by requeue, under the locks of both buckets; read by the sleeper to find the lock to take.
+  // Where it is queued. Changes by requeue, under the locks of both buckets; read by the sleeper to
+  // find the lock to take.
   std::atomic<FutexBucket*> bucket{nullptr};
-  FutexKey key;                              // Guarded by the bucket.
+  FutexKey key;                                // Guarded by the bucket.
   std::list<FutexWaiter*>::iterator position;  // Guarded by the bucket.
   // Set last by who takes it out of the bucket: after that the waker does not touch it.
   std::atomic<bool> woken{false};
@@ -29,7 +30,7 @@ struct FutexWaiter {
   // PI. The word in the sleeper's own address space that is to hold its tid. Guarded by pi_mu_.
   MemoryManager* memory = nullptr;
   base::UserAddr pi_addr;
-  bool is_pi = false;                    // Waits for the lock `key`. Also guarded by the bucket.
+  bool is_pi = false;                      // Waits for the lock `key`. Also guarded by the bucket.
   std::optional<FutexKey> requeue_pi_key;  // Waits to be moved there. Also guarded by the bucket.
   bool requeued = false;
 };
@@ -39,8 +40,8 @@ struct FutexBucket {
   std::list<FutexWaiter*> waiters ABSL_GUARDED_BY(mu);  // In order of arrival.
 };
 
-// A lock that is held and waited for. Its waiters are in the key's bucket too, so that FUTEX_WAKE finds them there
-// and refuses.
+// A lock that is held and waited for. Its waiters are in the key's bucket too, so that FUTEX_WAKE
+// finds them there and refuses.
 struct PiState {
   int32_t owner_tid = 0;
   std::list<FutexWaiter*> waiters;  // In order of arrival, not empty.
@@ -49,9 +50,9 @@ struct PiState {
 // Two buckets, locked in the order of their addresses; they may be the same.
 class ABSL_SCOPED_LOCKABLE TwoBuckets {
  public:
-  TwoBuckets(FutexBucket& a, FutexBucket& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.mu, b.mu) ABSL_NO_THREAD_SAFETY_ANALYSIS
-      : first_(&a),
-        second_(&b) {
+  TwoBuckets(FutexBucket& a, FutexBucket& b)
+      ABSL_EXCLUSIVE_LOCK_FUNCTION(a.mu, b.mu) ABSL_NO_THREAD_SAFETY_ANALYSIS : first_(&a),
+                                                                                second_(&b) {
     if (std::less<FutexBucket*>()(second_, first_)) std::swap(first_, second_);
     first_->mu.Lock();
     if (second_ != first_) second_->mu.Lock();
@@ -68,7 +69,8 @@ class ABSL_SCOPED_LOCKABLE TwoBuckets {
   FutexBucket* second_;
 };
 
-// Tasks to wake after the locks are released. Holding references: once a waiter is marked woken its task may exit.
+// Tasks to wake after the locks are released. Holding references: once a waiter is marked woken its
+// task may exit.
 class WakeList {
  public:
   ~WakeList() {

@@ -1,9 +1,11 @@
-// Priority-inheritance locks. The word holds the owner's thread id, FUTEX_WAITERS and FUTEX_OWNER_DIED; user code takes and
-// releases an uncontended lock by itself, everything else comes here.
+// Priority-inheritance locks. The word holds the owner's thread id, FUTEX_WAITERS and
+// FUTEX_OWNER_DIED; user code takes and releases an uncontended lock by itself, everything else
+// comes here.
 //
-// A PiState exists for each lock that somebody waits for. Unlocking hands the lock to the first waiter before it is woken, so
-// no one can take it in between. All of this runs under pi_mu_: contended PI locks are rare, and one lock makes the search
-// for cycles simple. Not here: inheriting priorities, for the sandbox schedules nothing itself.
+// A PiState exists for each lock that somebody waits for. Unlocking hands the lock to the first
+// waiter before it is woken, so no one can take it in between. All of this runs under pi_mu_:
+// contended PI locks are rare, and one lock makes the search for cycles simple. Not here:
+// inheriting priorities, for the sandbox schedules nothing itself.
 
 #include <linux/futex.h>
 
@@ -36,7 +38,8 @@ Result<FutexTable::PiWord> FutexTable::ReadPiWord(Task& task, UserAddr addr, boo
 }
 
 // One attempt to make `taker_tid` the owner; on kMustWait, FUTEX_WAITERS is set.
-Result<FutexTable::PiTake> FutexTable::TakePi(const PiWord& word, int32_t taker_tid, bool set_waiters) {
+Result<FutexTable::PiTake> FutexTable::TakePi(const PiWord& word, int32_t taker_tid,
+                                              bool set_waiters) {
   const uint32_t old_word = TRY(word.memory.LoadWord(word.addr));
   if (static_cast<int32_t>(old_word & FUTEX_TID_MASK) != word.owner_tid) return PiTake::kChanged;
   if (word.owner_tid == taker_tid) return Errno(EDEADLK);
@@ -53,7 +56,8 @@ Result<FutexTable::PiTake> FutexTable::TakePi(const PiWord& word, int32_t taker_
   } else if (word.owner == nullptr || word.owner->left_futexes_) {
     return Errno(ESRCH);
   }
-  if (TRY(word.memory.CompareExchangeWord(word.addr, old_word, new_word)) != old_word) return PiTake::kChanged;
+  if (TRY(word.memory.CompareExchangeWord(word.addr, old_word, new_word)) != old_word)
+    return PiTake::kChanged;
   return word.owner_tid == 0 ? PiTake::kTaken : PiTake::kMustWait;
 }
 
@@ -102,7 +106,8 @@ void FutexTable::HandOver(const FutexKey& key) {
   wake.Take(first);
 }
 
-Result<void> FutexTable::LockPi(Task& task, UserAddr addr, bool shared, Deadline deadline, bool try_only) {
+Result<void> FutexTable::LockPi(Task& task, UserAddr addr, bool shared, Deadline deadline,
+                                bool try_only) {
   FutexWaiter waiter;
   task.ClearWake();
   while (true) {
@@ -155,15 +160,16 @@ Result<void> FutexTable::UnlockPi(Task& task, UserAddr addr, bool shared) {
   }
 }
 
-Result<void> FutexTable::WaitRequeuePi(Task& task, const Pair& pair, uint32_t expected, uint32_t bitset,
-                                       Deadline deadline) {
+Result<void> FutexTable::WaitRequeuePi(Task& task, const Pair& pair, uint32_t expected,
+                                       uint32_t bitset, Deadline deadline) {
   if (bitset == 0 || pair.from == pair.to) return Errno(EINVAL);
   MemoryManager& memory = task.memory();
   FutexWaiter waiter;
   waiter.memory = &memory;
   waiter.pi_addr = pair.to;
   waiter.requeue_pi_key = TRY(memory.GetFutexKey(pair.to, pair.to_shared));
-  if (TRY(memory.GetFutexKey(pair.from, pair.from_shared)) == *waiter.requeue_pi_key) return Errno(EINVAL);
+  if (TRY(memory.GetFutexKey(pair.from, pair.from_shared)) == *waiter.requeue_pi_key)
+    return Errno(EINVAL);
   task.ClearWake();
   TRY(Enqueue(task, waiter, {pair.from, expected, pair.from_shared}, bitset));
   while (!waiter.woken.load(std::memory_order_acquire)) {
@@ -174,7 +180,8 @@ Result<void> FutexTable::WaitRequeuePi(Task& task, const Pair& pair, uint32_t ex
     if (waiter.woken.load(std::memory_order_acquire)) break;
     if (waiter.requeued) {
       LeavePi(waiter);
-      // The wait on the condition is over: only the lock was missing, and the call cannot be restarted.
+      // The wait on the condition is over: only the lock was missing, and the call cannot be
+      // restarted.
       return timed_out ? slept.error() : Errno(EAGAIN);
     }
     // Nobody wakes a waiter of this kind without pi_mu_.
@@ -184,7 +191,8 @@ Result<void> FutexTable::WaitRequeuePi(Task& task, const Pair& pair, uint32_t ex
   return {};
 }
 
-Result<uint64_t> FutexTable::CmpRequeuePi(Task& task, const Pair& pair, int32_t requeue_count, uint32_t expected) {
+Result<uint64_t> FutexTable::CmpRequeuePi(Task& task, const Pair& pair, int32_t requeue_count,
+                                          uint32_t expected) {
   if (requeue_count < 0) return Errno(EINVAL);
   MemoryManager& memory = task.memory();
   const FutexKey from = TRY(memory.GetFutexKey(pair.from, pair.from_shared));
@@ -244,7 +252,8 @@ void FutexTable::ExitPiState(Task& task, bool final) {
   }
   for (const FutexKey& key : held) {
     const FutexWaiter& first = *pi_states_[key]->waiters.front();
-    const uint32_t new_word = FUTEX_WAITERS | FUTEX_OWNER_DIED | static_cast<uint32_t>(first.task->tid());
+    const uint32_t new_word =
+        FUTEX_WAITERS | FUTEX_OWNER_DIED | static_cast<uint32_t>(first.task->tid());
     // A word that cannot be written any more is the new owner's problem.
     Result<uint32_t> old_word = first.memory->LoadWord(first.pi_addr);
     while (old_word.ok()) {

@@ -1,7 +1,7 @@
 #include "sentry/kernel/host_poller.h"
 
-// One thread in epoll_wait over all host descriptors that guests wait for. Edge triggered: one event per change, passed on
-// to the queue; whoever wakes asks the descriptor itself with Ready().
+// One thread in epoll_wait over all host descriptors that guests wait for. Edge triggered: one
+// event per change, passed on to the queue; whoever wakes asks the descriptor itself with Ready().
 
 #include <poll.h>
 #include <pthread.h>

@@ -44,7 +44,8 @@ base::Result<void> JobControl::SetProcessGroup(Task& task, int32_t pid, int32_t 
     const std::shared_ptr<ProcessGroup> group = pids.FindProcessGroupLocked(pgid);
     if (group == nullptr || group->session != session) return Errno(EPERM);
   }
-  if (target->process_group_->id != pgid) pids.JoinProcessGroupLocked(*target, pgid, target->process_group_->session);
+  if (target->process_group_->id != pgid)
+    pids.JoinProcessGroupLocked(*target, pgid, target->process_group_->session);
   return {};
 }
 
@@ -60,7 +61,9 @@ base::Result<int32_t> JobControl::SetSession(Task& task) {
   return group.id();
 }
 
-base::Result<void> JobControl::SetTerminal(Task& task, std::shared_ptr<ControllingTerminal> terminal, bool steal) {
+base::Result<void> JobControl::SetTerminal(Task& task,
+                                           std::shared_ptr<ControllingTerminal> terminal,
+                                           bool steal) {
   ThreadGroup& group = task.group();
   PidNamespace& pids = task.kernel().pids();
   const bool may_steal = steal && task.own_credentials().HasCapability(CAP_SYS_ADMIN);
@@ -121,7 +124,8 @@ base::Result<int32_t> JobControl::TerminalSession(Task& task, const ControllingT
   return task.group().session_id();
 }
 
-base::Result<void> JobControl::SetForeground(Task& task, ControllingTerminal& terminal, int32_t pgid) {
+base::Result<void> JobControl::SetForeground(Task& task, ControllingTerminal& terminal,
+                                             int32_t pgid) {
   if (!IsControlling(task, terminal)) return Errno(ENOTTY);
   const base::Result<void> access = CheckAccess(task, terminal, SIGTTOU);
   if (!access.ok()) return access.error() == EIO ? base::Result<void>(Errno(ENOTTY)) : access;
@@ -137,7 +141,8 @@ base::Result<void> JobControl::SetForeground(Task& task, ControllingTerminal& te
   return {};
 }
 
-base::Result<void> JobControl::CheckAccess(Task& task, const ControllingTerminal& terminal, int signal) {
+base::Result<void> JobControl::CheckAccess(Task& task, const ControllingTerminal& terminal,
+                                           int signal) {
   ThreadGroup& group = task.group();
   std::vector<std::shared_ptr<ThreadGroup>> members;
   {
@@ -149,12 +154,15 @@ base::Result<void> JobControl::CheckAccess(Task& task, const ControllingTerminal
     if (foreground == nullptr || foreground == group.process_group_) return {};
     const bool passed_over = (task.signal_mask() & SignalBit(signal)) != 0 ||
                              group.handlers()->Get(signal).handler == kHandlerIgnore;
-    if (passed_over) return signal == SIGTTIN ? base::Result<void>(Errno(EIO)) : base::Result<void>();
+    if (passed_over)
+      return signal == SIGTTIN ? base::Result<void>(Errno(EIO)) : base::Result<void>();
     if (IsOrphanedLocked(*group.process_group_, nullptr)) return Errno(EIO);
-    for (ThreadGroup* member : group.process_group_->members) members.push_back(member->shared_from_this());
+    for (ThreadGroup* member : group.process_group_->members)
+      members.push_back(member->shared_from_this());
   }
   for (const std::shared_ptr<ThreadGroup>& member : members) {
-    (void)member->SendSignal(SignalInfo::FromKernel(signal));  // Never refused: not a real-time signal.
+    (void)member->SendSignal(
+        SignalInfo::FromKernel(signal));  // Never refused: not a real-time signal.
   }
   return base::kRestartSys;
 }
@@ -165,7 +173,8 @@ void JobControl::SignalForeground(Kernel& kernel, const ControllingTerminal& ter
   for (const auto& [id, weak] : pids.sessions_) {
     const std::shared_ptr<Session> session = weak.lock();
     if (session == nullptr || session->terminal.get() != &terminal) continue;
-    if (const std::shared_ptr<ProcessGroup> group = session->foreground.lock()) SignalMembersLocked(*group, signal);
+    if (const std::shared_ptr<ProcessGroup> group = session->foreground.lock())
+      SignalMembersLocked(*group, signal);
     return;
   }
 }
@@ -197,7 +206,8 @@ bool JobControl::IsOrphanedLocked(const ProcessGroup& group, const ThreadGroup* 
     if (member == leaving || member->zombie_) continue;
     const ThreadGroup* parent = member->parent_;
     if (parent == nullptr || parent->process_group_ == nullptr) continue;
-    if (parent->process_group_.get() != &group && parent->process_group_->session == group.session) return false;
+    if (parent->process_group_.get() != &group && parent->process_group_->session == group.session)
+      return false;
   }
   return true;
 }
@@ -211,7 +221,8 @@ bool JobControl::HasStoppedMemberLocked(const ProcessGroup& group) {
 
 void JobControl::NotifyIfOrphanedLocked(ThreadGroup& group, const ThreadGroup* parent) {
   const std::shared_ptr<ProcessGroup> own = group.process_group_;
-  // When `group` itself leaves, `parent` is null and its own parent is the tie; otherwise the tie to `parent` is about to go.
+  // When `group` itself leaves, `parent` is null and its own parent is the tie; otherwise the tie
+  // to `parent` is about to go.
   const ThreadGroup* leaving = parent == nullptr ? &group : nullptr;
   const ThreadGroup* tie = parent == nullptr ? group.parent_ : parent;
   if (own == nullptr || tie == nullptr || tie->process_group_ == nullptr) return;

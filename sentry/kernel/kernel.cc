@@ -21,7 +21,8 @@ namespace {
 
 using base::Errno;
 
-constexpr std::string_view kDefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr std::string_view kDefaultPath =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 std::string_view SearchPath(const std::vector<std::string>& environment) {
   for (const std::string& variable : environment) {
@@ -32,8 +33,8 @@ std::string_view SearchPath(const std::vector<std::string>& environment) {
 
 }  // namespace
 
-Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher, const Clock& clock,
-               Random& random, const KernelOptions& options)
+Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher,
+               const Clock& clock, Random& random, const KernelOptions& options)
     : platform_(platform),
       pool_(pool),
       dispatcher_(dispatcher),
@@ -50,7 +51,8 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
       anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
       network_(std::make_shared<NetworkNamespace>()) {
-  // Without epoll on the host there are no files that need it: users of host_poller() check their own set-up.
+  // Without epoll on the host there are no files that need it: users of host_poller() check their
+  // own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
   if (poller.ok()) host_poller_ = std::move(poller).value();
 }
@@ -74,7 +76,8 @@ void Kernel::TaskLeft() {
 
 void Kernel::WaitUntilEmpty() {
   const absl::MutexLock lock(&life_mu_);
-  const auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_) { return host_threads_ == 0; };
+  const auto empty = [this]()
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_) { return host_threads_ == 0; };
   life_mu_.Await(absl::Condition(&empty));
 }
 
@@ -134,7 +137,8 @@ std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
 
 base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, bool with_memory) {
   ResourceLimitValues limits = DefaultResourceLimits(options_.tasks_max);
-  for (const auto& [resource, limit] : arguments.limits) limits[static_cast<size_t>(resource)] = limit;
+  for (const auto& [resource, limit] : arguments.limits)
+    limits[static_cast<size_t>(resource)] = limit;
   TaskInit init;
   init.context = TRY(platform_.NewContext());
   if (with_memory) init.memory = TRY(MemoryManager::Create(platform_, pool_, 0));
@@ -148,7 +152,8 @@ base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, boo
 
   const absl::MutexLock lock(&pids_->tree_mu());
   init.tid = TRY(pids_->ReserveIdLocked(0));
-  init.group = std::make_shared<ThreadGroup>(*this, init.tid, std::make_shared<SignalHandlers>(), limits, 0);
+  init.group =
+      std::make_shared<ThreadGroup>(*this, init.tid, std::make_shared<SignalHandlers>(), limits, 0);
   init.group->external_ = true;
   init.group->oom_score_adjust_.store(arguments.oom_score_adjust);
   const auto task = std::make_shared<Task>(*this, std::move(init));
@@ -166,7 +171,8 @@ base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, boo
 }
 
 base::Result<void> Kernel::LoadFirstProgram(Task& task, const ProcessArguments& arguments) {
-  const Path directory = TRY(vfs_->Walk(task, Path{}, arguments.working_directory, {.directory_only = true}));
+  const Path directory =
+      TRY(vfs_->Walk(task, Path{}, arguments.working_directory, {.directory_only = true}));
   task.fs().set_working_directory(directory);
   ExecRequest request;
   request.arguments = {arguments.argv, arguments.environment};
@@ -178,7 +184,8 @@ base::Result<void> Kernel::LoadFirstProgram(Task& task, const ProcessArguments& 
     request.name = name;
     return TaskExec::Exec(task, std::move(request));
   }
-  // As execvp(3) looks for it: the first that is there and may be executed; else what was wrong with the last that was there.
+  // As execvp(3) looks for it: the first that is there and may be executed; else what was wrong
+  // with the last that was there.
   Errno error(ENOENT);
   std::string_view rest = SearchPath(arguments.environment);
   while (!rest.empty()) {

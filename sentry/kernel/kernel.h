@@ -28,8 +28,9 @@ class HostPoller;
 class NetworkNamespace;
 class Vdso;
 
-// How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry includes nothing above itself.
-// Takes number and arguments from task.registers(); returns the value or negative errno / restart code to be put into rax.
+// How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry
+// includes nothing above itself. Takes number and arguments from task.registers(); returns the
+// value or negative errno / restart code to be put into rax.
 class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
@@ -40,23 +41,24 @@ struct KernelOptions {
   std::string host_name = "ravelin";
   std::string domain_name = "(none)";
   uint32_t cpu_count = 1;
-  uint64_t memory_bytes = 0;       // What free(1) shows as total.
+  uint64_t memory_bytes = 0;  // What free(1) shows as total.
   uint64_t tasks_max = 32768;
   bool strace = false;
-  // The first process dies of signals like any other (`do`: Ctrl-C must end `sleep 60`), instead of being shielded as
-  // the init of a PID namespace (signal(7), pid_namespaces(7)).
+  // The first process dies of signals like any other (`do`: Ctrl-C must end `sleep 60`), instead of
+  // being shielded as the init of a PID namespace (signal(7), pid_namespaces(7)).
   bool init_is_killable = false;
 };
 
 // A process to be started from outside: the container's first one, or `runsc exec`.
 struct ProcessArguments {
-  std::string executable;  // Path; if it has no slash, PATH of `environment` is searched. Empty: argv[0].
+  std::string
+      executable;  // Path; if it has no slash, PATH of `environment` is searched. Empty: argv[0].
   std::vector<std::string> argv;
   std::vector<std::string> environment;
   std::string working_directory = "/";
-  Path root;                       // Empty: the root of the mount tree.
-  std::shared_ptr<FdTable> fds;    // Null: none open.
-  CredentialsRef credentials;      // Null: root.
+  Path root;                     // Empty: the root of the mount tree.
+  std::shared_ptr<FdTable> fds;  // Null: none open.
+  CredentialsRef credentials;    // Null: root.
   uint32_t umask = 0022;
   std::vector<std::pair<int, ResourceLimit>> limits;  // RLIMIT_* that differ from the defaults.
   std::shared_ptr<ControllingTerminal> terminal;      // Of the new session; may be null.
@@ -72,8 +74,8 @@ struct UserAccount {
 class Kernel {
  public:
   // All references outlive the kernel.
-  Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher, const Clock& clock,
-         Random& random, const KernelOptions& options);
+  Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher,
+         const Clock& clock, Random& random, const KernelOptions& options);
   // Kills what still runs and waits for it.
   ~Kernel();
   Kernel(const Kernel&) = delete;
@@ -90,20 +92,25 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
-  AnonymousFiles& anonymous_files() { return *anonymous_files_; }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
+  AnonymousFiles& anonymous_files() {
+    return *anonymous_files_;
+  }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
-  // Mapped into each new program; null: none. Set before the first process, normally to the clock that the kernel was given.
+  // Mapped into each new program; null: none. Set before the first process, normally to the clock
+  // that the kernel was given.
   const Vdso* vdso() const { return vdso_.get(); }
   void set_vdso(std::shared_ptr<const Vdso> vdso) { vdso_ = std::move(vdso); }
 
   // --- Processes from outside.
-  // Loads and starts a process without a parent; the first one is init. Its id. Errors are execve's.
+  // Loads and starts a process without a parent; the first one is init. Its id. Errors are
+  // execve's.
   base::Result<int32_t> CreateProcess(const ProcessArguments& arguments);
-  // The same without a program, not started, its memory empty or null: for execve, or for those who drive a task themselves.
+  // The same without a program, not started, its memory empty or null: for execve, or for those who
+  // drive a task themselves.
   base::Result<TaskRef> MakeProcess(const ProcessArguments& arguments, bool with_memory);
-  // Sleeps until the process has ended and returns its wait status; the process is reaped. ECHILD if
-  // there is no such process or it has a parent. Any host thread that is not a task's.
+  // Sleeps until the process has ended and returns its wait status; the process is reaped. ECHILD
+  // if there is no such process or it has a parent. Any host thread that is not a task's.
   base::Result<int32_t> WaitForExit(int32_t pid);
   // From outside: init has no protection from SIGKILL and SIGSTOP. ESRCH.
   base::Result<void> SignalProcess(int32_t pid, int32_t signal);
@@ -114,7 +121,8 @@ class Kernel {
   void KillAll();
   // No task is left.
   void WaitUntilEmpty() ABSL_LOCKS_EXCLUDED(life_mu_);
-  // No guest code runs from the return of Pause until Resume (runsc pause). Tasks that sleep keep sleeping.
+  // No guest code runs from the return of Pause until Resume (runsc pause). Tasks that sleep keep
+  // sleeping.
   void Pause() ABSL_LOCKS_EXCLUDED(life_mu_);
   void Resume() ABSL_LOCKS_EXCLUDED(life_mu_);
   bool IsPaused() const { return paused_.load(std::memory_order_acquire); }

@@ -175,7 +175,8 @@ void PidNamespace::TakeOverLeaderIdLocked(Task& task) {
   group.leader_ = self;
 }
 
-void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid, const std::shared_ptr<Session>& session) {
+void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
+                                          const std::shared_ptr<Session>& session) {
   LeaveProcessGroupLocked(group);
   std::shared_ptr<ProcessGroup> target = FindProcessGroupLocked(pgid);
   if (target == nullptr || target->session != session) {

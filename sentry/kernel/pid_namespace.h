@@ -2,8 +2,9 @@
 
 // Ids of tasks, processes, process groups and sessions, and the tree they form (pid_namespaces(7)).
 //
-// There is one namespace per sandbox. Its lock, the tree lock, guards every relation between tasks, processes, groups and
-// sessions; it is taken before any process's signal lock. Ids are handed out in rising order, wrapping at pid_max, as Linux does.
+// There is one namespace per sandbox. Its lock, the tree lock, guards every relation between tasks,
+// processes, groups and sessions; it is taken before any process's signal lock. Ids are handed out
+// in rising order, wrapping at pid_max, as Linux does.
 
 #include <cstdint>
 #include <map>
@@ -46,31 +47,37 @@ class PidNamespace {
   std::shared_ptr<ThreadGroup> Init() ABSL_LOCKS_EXCLUDED(tree_mu_);
 
   // --- For those who hold the tree lock.
-  // A free id, or `wanted` if that is not 0. EAGAIN when there are no more, EEXIST if `wanted` is taken. The id is taken at once: it
-  // becomes a task's by Insert or is given back by ReleaseId.
+  // A free id, or `wanted` if that is not 0. EAGAIN when there are no more, EEXIST if `wanted` is
+  // taken. The id is taken at once: it becomes a task's by Insert or is given back by ReleaseId.
   base::Result<int32_t> ReserveIdLocked(int32_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   void ReleaseIdLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
-  // `id` was the last one given out and nobody has seen it: it is given out next. So a failed start leaves pid 1 free.
+  // `id` was the last one given out and nobody has seen it: it is given out next. So a failed start
+  // leaves pid 1 free.
   void ForgetLastIdLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_) {
     if (last_id_ == id) --last_id_;
   }
   TaskRef FindTaskLocked(int32_t tid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<ThreadGroup> FindGroupLocked(int32_t pid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
-  std::shared_ptr<ProcessGroup> FindProcessGroupLocked(int32_t pgid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
+  std::shared_ptr<ProcessGroup> FindProcessGroupLocked(int32_t pgid)
+      ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
   std::shared_ptr<Session> FindSessionLocked(int32_t sid) ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
-  const std::map<int32_t, std::shared_ptr<ThreadGroup>>& GroupsLocked() const ABSL_SHARED_LOCKS_REQUIRED(tree_mu_) {
+  const std::map<int32_t, std::shared_ptr<ThreadGroup>>& GroupsLocked() const
+      ABSL_SHARED_LOCKS_REQUIRED(tree_mu_) {
     return groups_;
   }
-  // Task joins its group; the first one is the leader and puts the process into the tree below `parent` (null: none) and
-  // into `parent`'s process group, or a session of its own without a parent.
+  // Task joins its group; the first one is the leader and puts the process into the tree below
+  // `parent` (null: none) and into `parent`'s process group, or a session of its own without a
+  // parent.
   void InsertLocked(const TaskRef& task, ThreadGroup* parent, int32_t parent_tid)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   // Forgets a task that has left; its id becomes free unless a group or session bears it.
   void EraseTaskLocked(Task& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
-  // execve by a thread: `task` takes the id of the group's leader, which has left; its own id becomes free.
+  // execve by a thread: `task` takes the id of the group's leader, which has left; its own id
+  // becomes free.
   void TakeOverLeaderIdLocked(Task& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   // Moves a process to a group (made if there is none of that id in the session).
-  void JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid, const std::shared_ptr<Session>& session)
+  void JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
+                              const std::shared_ptr<Session>& session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   void LeaveProcessGroupLocked(ThreadGroup& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
 
@@ -82,7 +89,8 @@ class PidNamespace {
   mutable absl::Mutex tree_mu_;
   std::map<int32_t, TaskRef> tasks_ ABSL_GUARDED_BY(tree_mu_);  // Null: reserved.
   std::map<int32_t, std::shared_ptr<ThreadGroup>> groups_ ABSL_GUARDED_BY(tree_mu_);
-  absl::flat_hash_map<int32_t, std::weak_ptr<ProcessGroup>> process_groups_ ABSL_GUARDED_BY(tree_mu_);
+  absl::flat_hash_map<int32_t, std::weak_ptr<ProcessGroup>> process_groups_
+      ABSL_GUARDED_BY(tree_mu_);
   absl::flat_hash_map<int32_t, std::weak_ptr<Session>> sessions_ ABSL_GUARDED_BY(tree_mu_);
   int32_t last_id_ ABSL_GUARDED_BY(tree_mu_) = 0;
   bool wrapped_ ABSL_GUARDED_BY(tree_mu_) = false;

@@ -7,10 +7,13 @@
 namespace sentry {
 
 PidFile::PidFile(Task& task, std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags)
-    : AnonymousFile(task, "[pidfd]", O_RDWR | flags), group_(std::move(group)), thread_(std::move(thread)) {}
+    : AnonymousFile(task, "[pidfd]", O_RDWR | flags),
+      group_(std::move(group)),
+      thread_(std::move(thread)) {}
 
 int32_t PidFile::pid() const {
-  if (thread_ != nullptr) return thread_->HasExited() && !thread_->is_leader() ? -1 : thread_->tid();
+  if (thread_ != nullptr)
+    return thread_->HasExited() && !thread_->is_leader() ? -1 : thread_->tid();
   return group_->leader() == nullptr ? -1 : group_->id();
 }
 

@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "sentry/fs/anon/anonymous_files.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
-#include "sentry/fs/anon/anonymous_files.h"
 
 namespace sentry {
 

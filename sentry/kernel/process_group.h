@@ -1,7 +1,7 @@
 #pragma once
 
-// Process groups and sessions (setpgid(2), setsid(2), credentials(7)), and what a terminal needs of them.
-// The rules that relate them are in job_control.h.
+// Process groups and sessions (setpgid(2), setsid(2), credentials(7)), and what a terminal needs of
+// them. The rules that relate them are in job_control.h.
 
 #include <atomic>
 #include <cstdint>
@@ -20,8 +20,8 @@ class ControllingTerminal {
   virtual ~ControllingTerminal() = default;
   // st_rdev, shown as tty_nr in /proc/PID/stat; /dev/tty opens it.
   virtual uint64_t device() const = 0;
-  // The session gave the terminal up: by TIOCNOTTY, or because its leader exited, which hangs the terminal up. Called
-  // without locks.
+  // The session gave the terminal up: by TIOCNOTTY, or because its leader exited, which hangs the
+  // terminal up. Called without locks.
   virtual void OnDisassociated(bool leader_exited) = 0;
 };
 

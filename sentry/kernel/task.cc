@@ -111,7 +111,8 @@ void Task::ReplaceMemory(std::shared_ptr<MemoryManager> memory) {
     const absl::MutexLock lock(&resource_mu_);
     old = std::exchange(memory_, std::move(memory));
   }
-  if (memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && old != nullptr) old->ReleaseAll();
+  if (memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && old != nullptr)
+    old->ReleaseAll();
   memory_sharers_ = NewSharerCount();
 }
 
@@ -125,7 +126,8 @@ base::Result<int32_t> Task::InstallFile(FileRef file, bool close_on_exec) {
   return fds().Install(std::move(file), close_on_exec, fd_limit());
 }
 
-// --- Sleeping. One word holds everything that ends a sleep, so that nothing can come between looking and sleeping.
+// --- Sleeping. One word holds everything that ends a sleep, so that nothing can come between
+// looking and sleeping.
 
 void Task::SleepOnWakeState(uint32_t expected, int64_t timeout_ns) {
   timespec timeout{};
@@ -141,7 +143,8 @@ void Task::SleepOnWakeState(uint32_t expected, int64_t timeout_ns) {
 void Task::SetWakeBits(uint32_t bits) {
   const uint32_t old = wake_state_.fetch_or(bits, std::memory_order_acq_rel);
   if ((old & kAsleep) != 0) {
-    syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+    syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAKE_PRIVATE, INT_MAX,
+            nullptr, nullptr, 0);
   }
   if ((old & kInGuest) != 0 && (bits & (kInterrupt | kKilled)) != 0) {
     const absl::MutexLock lock(&context_mu_);
@@ -229,8 +232,9 @@ char Task::StateLetter() const {
   return asleep ? wait_letter_.load(std::memory_order_relaxed) : 'R';
 }
 
-// User time is the time spent in Switch, which is guest code and what the host took from it; system time is the CPU time of
-// the task's host thread. The platform's own share (hand-over, spinning) counts as system time.
+// User time is the time spent in Switch, which is guest code and what the host took from it; system
+// time is the CPU time of the task's host thread. The platform's own share (hand-over, spinning)
+// counts as system time.
 ResourceUsage Task::Usage() const {
   ResourceUsage usage;
   usage.user_ns = guest_ns_.load(std::memory_order_relaxed);

@@ -1,8 +1,8 @@
 #pragma once
 
-// A guest thread. It has a host thread of its own in the sentry, which runs Run(): guest code until an event,
-// the event, pending signals, and again. Only that thread changes the task's registers and non-atomic state; other threads
-// reach it through the locked or atomic members named here.
+// A guest thread. It has a host thread of its own in the sentry, which runs Run(): guest code until
+// an event, the event, pending signals, and again. Only that thread changes the task's registers
+// and non-atomic state; other threads reach it through the locked or atomic members named here.
 
 #include <atomic>
 #include <cstdint>
@@ -30,8 +30,8 @@ namespace sentry {
 
 class Kernel;
 
-// How many tasks use an object that CLONE_* flags share: what must happen "when the last task leaves" cannot
-// wait for the last reference, which /proc may hold.
+// How many tasks use an object that CLONE_* flags share: what must happen "when the last task
+// leaves" cannot wait for the last reference, which /proc may hold.
 using SharerCount = std::shared_ptr<std::atomic<int>>;
 inline SharerCount NewSharerCount() { return std::make_shared<std::atomic<int>>(1); }
 
@@ -80,8 +80,8 @@ class Task : public std::enable_shared_from_this<Task> {
   Kernel& kernel() const { return kernel_; }
   ThreadGroup& group() const { return *group_; }
   std::shared_ptr<ThreadGroup> group_ref() const { return group_; }
-  // Thread id in the root PID namespace of the sandbox; the group's id is group().id(). Changes only when a thread that is not the
-  // leader calls execve.
+  // Thread id in the root PID namespace of the sandbox; the group's id is group().id(). Changes
+  // only when a thread that is not the leader calls execve.
   int32_t tid() const { return tid_.load(std::memory_order_relaxed); }
   bool is_leader() const { return tid() == group_->id(); }
 
@@ -118,25 +118,31 @@ class Task : public std::enable_shared_from_this<Task> {
   // --- Registers of the guest thread. Own thread only (or a stopped task under ptrace).
   platform::Registers& registers() { return registers_; }
   platform::Context& context() { return *context_; }
-  // The running system call has set all registers (rt_sigreturn, execve): its result is not put into rax.
+  // The running system call has set all registers (rt_sigreturn, execve): its result is not put
+  // into rax.
   void KeepRegisters() { keep_registers_ = true; }
 
   // --- Sleeping. Own thread only.
-  // Sleeps until Wake(), an interrupt or the deadline. A Wake since the last BlockUntil/ClearWake counts.
-  // OK when woken; ETIMEDOUT; kRestartSys when interrupted (a signal to handle, a stop, a kill).
+  // Sleeps until Wake(), an interrupt or the deadline. A Wake since the last BlockUntil/ClearWake
+  // counts. OK when woken; ETIMEDOUT; kRestartSys when interrupted (a signal to handle, a stop, a
+  // kill).
   base::Result<void> Block(Deadline deadline);
   // Only a kill ends it early (kRestartNoIntr). State D.
   base::Result<void> BlockKillable();
   void ClearWake();
   // Any thread.
   void Wake();
-  // True if a signal, stop or kill waits to be handled: a long loop should give up with kRestartSys.
-  bool IsInterrupted() const { return (wake_state_.load(std::memory_order_acquire) & kInterrupt) != 0; }
+  // True if a signal, stop or kill waits to be handled: a long loop should give up with
+  // kRestartSys.
+  bool IsInterrupted() const {
+    return (wake_state_.load(std::memory_order_acquire) & kInterrupt) != 0;
+  }
   // The process is being killed, or another thread's execve takes this one down.
   bool IsKilled() const { return (wake_state_.load(std::memory_order_acquire) & kKilled) != 0; }
   // Any thread: leaves guest mode or Block soon, to look at signals and stops.
   void Interrupt();
-  // Any thread. In guest code (or about to be); and after Interrupt(): still in the guest code that it is to leave.
+  // Any thread. In guest code (or about to be); and after Interrupt(): still in the guest code that
+  // it is to leave.
   bool InGuest() const { return (wake_state_.load(std::memory_order_seq_cst) & kInGuest) != 0; }
   bool HasYetToNoticeInterrupt() const {
     constexpr uint32_t kBoth = kInGuest | kInterrupt;
@@ -144,7 +150,8 @@ class Task : public std::enable_shared_from_this<Task> {
   }
 
   // --- Signals (signal/signals.cc). Any thread.
-  // To this thread (tgkill) or to its process (kill). EAGAIN if the queue is full (RLIMIT_SIGPENDING).
+  // To this thread (tgkill) or to its process (kill). EAGAIN if the queue is full
+  // (RLIMIT_SIGPENDING).
   base::Result<void> SendSignal(const SignalInfo& info, bool force = false);
   base::Result<void> SendSignalToGroup(const SignalInfo& info) { return group_->SendSignal(info); }
   // A synchronous fault: the action becomes default if it was ignored or blocked.
@@ -152,14 +159,16 @@ class Task : public std::enable_shared_from_this<Task> {
   SignalSet signal_mask() const { return signal_mask_.load(std::memory_order_relaxed); }
   // Own thread. Recomputes what is deliverable. SIGKILL and SIGSTOP are taken out.
   void set_signal_mask(SignalSet mask);
-  // For the *_pwait and sigsuspend calls: `mask` for now; the old one comes back when the call returns to the guest or
-  // after the handler's frame has saved it.
+  // For the *_pwait and sigsuspend calls: `mask` for now; the old one comes back when the call
+  // returns to the guest or after the handler's frame has saved it.
   void SetTemporarySignalMask(SignalSet mask);
   SignalSet pending_signals() const;  // Own and the group's.
   SignalSet own_pending_signals() const;
-  // Takes the first pending signal in `set` (sigtimedwait, signalfd). Own thread... or signalfd readers of this task.
+  // Takes the first pending signal in `set` (sigtimedwait, signalfd). Own thread... or signalfd
+  // readers of this task.
   std::optional<SignalInfo> DequeueSignal(SignalSet set);
-  // Notified (POLLIN) whenever a signal is queued for this task or its group; for signalfd and sigtimedwait.
+  // Notified (POLLIN) whenever a signal is queued for this task or its group; for signalfd and
+  // sigtimedwait.
   WaitQueue& signal_queue() { return signal_queue_; }
   // sigtimedwait: signals in `set` interrupt Block although they are blocked. 0 to end it.
   void SetAwaitedSignals(SignalSet set);
@@ -170,15 +179,20 @@ class Task : public std::enable_shared_from_this<Task> {
   uint64_t fault_error() const { return fault_error_; }
   uint64_t fault_address() const { return fault_address_; }
 
-  // --- Restart block (restart_syscall(2)): called when a call returned kRestartBlock and is resumed.
+  // --- Restart block (restart_syscall(2)): called when a call returned kRestartBlock and is
+  // resumed.
   using RestartFunction = std::function<base::Result<uint64_t>(Task&)>;
   base::Result<uint64_t> RestartWith(RestartFunction function);  // Returns kRestartBlock.
   // What restart_syscall does.
   base::Result<uint64_t> RunRestart();
 
   // --- set_robust_list(2): the list's head; null if none (also after execve). Any thread.
-  base::UserAddr robust_list() const { return base::UserAddr(robust_list_.load(std::memory_order_relaxed)); }
-  void set_robust_list(base::UserAddr head) { robust_list_.store(head.value(), std::memory_order_relaxed); }
+  base::UserAddr robust_list() const {
+    return base::UserAddr(robust_list_.load(std::memory_order_relaxed));
+  }
+  void set_robust_list(base::UserAddr head) {
+    robust_list_.store(head.value(), std::memory_order_relaxed);
+  }
 
   // --- Names and accounting. Any thread.
   std::string name() const;  // comm, at most 15 bytes.
@@ -204,14 +218,16 @@ class Task : public std::enable_shared_from_this<Task> {
   // One turn of the loop: guest code until an event, and the event. False once the task has left.
   // Start()'s thread calls it until then; tests may call it instead.
   bool RunOnce();
-  // Ends this task as exit(2) does, with the wait status that its process gets if it is the last one: noticed
-  // when the running call returns.
+  // Ends this task as exit(2) does, with the wait status that its process gets if it is the last
+  // one: noticed when the running call returns.
   void RequestExit(int32_t status);
-  // What follows a system call, on the way back to the guest: signals, stops, exit. False if the task is to leave.
+  // What follows a system call, on the way back to the guest: signals, stops, exit. False if the
+  // task is to leave.
   bool PrepareReturnToGuest();
   // As if the running system call had returned `result`: for those who drive a task themselves.
   void FinishSyscallForTest(int64_t result) { FinishSyscall(result); }
-  // Takes the task down: resources, the parent's notification. Own thread; the object stays for wait(2).
+  // Takes the task down: resources, the parent's notification. Own thread; the object stays for
+  // wait(2).
   void Exit();
   bool HasHostThread() const { return has_host_thread_.load(std::memory_order_acquire); }
   bool HasExited() const { return exited_.load(std::memory_order_acquire); }
@@ -276,7 +292,8 @@ class Task : public std::enable_shared_from_this<Task> {
   SharerCount fds_sharers_;
   std::shared_ptr<FsContext> fs_;
   CredentialsRef credentials_;
-  std::shared_ptr<struct UserAccount> account_;  // Charged for this task; null before start and after exit.
+  std::shared_ptr<struct UserAccount>
+      account_;  // Charged for this task; null before start and after exit.
   std::string name_ ABSL_GUARDED_BY(resource_mu_);
   SchedulingAttributes scheduling_ ABSL_GUARDED_BY(resource_mu_);
   int32_t host_tid_ ABSL_GUARDED_BY(resource_mu_) = 0;
@@ -295,10 +312,12 @@ class Task : public std::enable_shared_from_this<Task> {
   SignalSet saved_mask_ = 0;
   std::shared_ptr<VforkCompletion> waiting_for_vfork_;  // As parent.
   std::shared_ptr<VforkCompletion> vfork_completion_;   // As child.
-  uint64_t fault_trap_ = 0, fault_error_ = 0, fault_address_ = 0;  // Of the last fault, for signal frames.
+  uint64_t fault_trap_ = 0, fault_error_ = 0,
+           fault_address_ = 0;  // Of the last fault, for signal frames.
 
   // --- Guarded by group().signal_mu().
-  std::atomic<SignalSet> signal_mask_{0};  // Written under the lock by the own thread, which reads without.
+  std::atomic<SignalSet> signal_mask_{
+      0};  // Written under the lock by the own thread, which reads without.
   PendingSignals pending_;
   SignalSet awaited_signals_ = 0;
   bool stop_dequeued_ = false;   // Took a stop signal that no SIGCONT has annulled since.

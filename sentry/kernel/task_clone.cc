@@ -17,9 +17,11 @@ namespace {
 
 using base::Errno;
 
-// Not offered, as where a kernel is built without them or a container's policy takes the capability.
-constexpr uint64_t kPrivilegedNamespaces =
-    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME;
+// Not offered, as where a kernel is built without them or a container's policy takes the
+// capability.
+constexpr uint64_t kPrivilegedNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS |
+                                           CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET |
+                                           CLONE_NEWTIME;
 
 bool Has(uint64_t flags, uint64_t wanted) { return (flags & wanted) == wanted; }
 
@@ -33,9 +35,11 @@ base::Result<void> TaskClone::CheckFlags(Task& parent, const CloneArguments& arg
   if (Has(flags, CLONE_SIGHAND | CLONE_CLEAR_SIGHAND)) return Errno(EINVAL);
   // The siblings of an init process would have no parent.
   if (Has(flags, CLONE_PARENT) && parent.group().is_init()) return Errno(EINVAL);
-  if (Has(flags, CLONE_THREAD) && (flags & (CLONE_NEWUSER | CLONE_NEWPID)) != 0) return Errno(EINVAL);
+  if (Has(flags, CLONE_THREAD) && (flags & (CLONE_NEWUSER | CLONE_NEWPID)) != 0)
+    return Errno(EINVAL);
   if (Has(flags, CLONE_PIDFD | CLONE_DETACHED)) return Errno(EINVAL);
-  if (Has(flags, CLONE_PIDFD | CLONE_PARENT_SETTID) && arguments.pidfd == arguments.parent_tid) return Errno(EINVAL);
+  if (Has(flags, CLONE_PIDFD | CLONE_PARENT_SETTID) && arguments.pidfd == arguments.parent_tid)
+    return Errno(EINVAL);
   if ((flags & kPrivilegedNamespaces) != 0) {
     return Errno(parent.own_credentials().HasCapability(CAP_SYS_ADMIN) ? EINVAL : EPERM);
   }
@@ -45,9 +49,11 @@ base::Result<void> TaskClone::CheckFlags(Task& parent, const CloneArguments& arg
 
 base::Result<void> TaskClone::CheckProcessLimit(Task& parent) {
   const Credentials& credentials = parent.own_credentials();
-  if (credentials.HasCapability(CAP_SYS_RESOURCE) || credentials.HasCapability(CAP_SYS_ADMIN)) return {};
+  if (credentials.HasCapability(CAP_SYS_RESOURCE) || credentials.HasCapability(CAP_SYS_ADMIN))
+    return {};
   if (credentials.uid == 0) return {};
-  const uint64_t count = parent.kernel().UserAccountOf(credentials.uid)->tasks.load(std::memory_order_relaxed);
+  const uint64_t count =
+      parent.kernel().UserAccountOf(credentials.uid)->tasks.load(std::memory_order_relaxed);
   if (count >= parent.group().Limit(RLIMIT_NPROC)) return Errno(EAGAIN);
   return {};
 }
@@ -66,8 +72,10 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   if (Has(flags, CLONE_SETTLS)) init.registers.fs_base = arguments.tls;
   init.credentials = parent.credentials();
   init.signal_mask = parent.saved_mask_valid_ ? parent.saved_mask_ : parent.signal_mask();
-  // A child that shares the memory must not share the stack that handlers run on, unless the parent sleeps.
-  if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM) init.alternate_stack = parent.alternate_stack();
+  // A child that shares the memory must not share the stack that handlers run on, unless the parent
+  // sleeps.
+  if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM)
+    init.alternate_stack = parent.alternate_stack();
   init.name = parent.name();
   init.scheduling = parent.scheduling();
   if (init.scheduling.reset_on_fork) {
@@ -86,7 +94,8 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   }
   TRY(init.context->Prepare(init.memory->address_space()));
   init.fds = Has(flags, CLONE_FILES) ? parent.fds_ : parent.fds().Copy();
-  init.fds_sharers = Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
+  init.fds_sharers =
+      Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
   init.fs = Has(flags, CLONE_FS) ? parent.fs_ : parent.fs().Copy();
   // Counted now: from here on the child's exit (or Undo) takes it back.
   init.memory_sharers->fetch_add(1, std::memory_order_acq_rel);
@@ -94,7 +103,8 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   return init;
 }
 
-base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& arguments, TaskInit init) {
+base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& arguments,
+                                        TaskInit init) {
   Kernel& kernel = parent.kernel();
   PidNamespace& pids = kernel.pids();
   ThreadGroup& parent_group = parent.group();
@@ -121,14 +131,15 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
   } else {
     const bool sibling = Has(arguments.flags, CLONE_PARENT);
     const int32_t exit_signal = sibling ? parent_group.exit_signal_ : arguments.exit_signal;
-    init.group = std::make_shared<ThreadGroup>(kernel, init.tid, std::move(handlers), parent_group.limits().all(),
-                                               exit_signal);
+    init.group = std::make_shared<ThreadGroup>(kernel, init.tid, std::move(handlers),
+                                               parent_group.limits().all(), exit_signal);
     init.group->oom_score_adjust_.store(parent_group.oom_score_adjust_.load());
     init.group->personality_.store(parent_group.personality_.load());
   }
   const auto child = std::make_shared<Task>(kernel, std::move(init));
   ThreadGroup* family = Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_ : &parent_group;
-  const int32_t family_tid = Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_tid_ : parent.tid();
+  const int32_t family_tid =
+      Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_tid_ : parent.tid();
   pids.InsertLocked(child, family, family_tid);
   child->account_ = kernel.UserAccountOf(child->own_credentials().uid);
   child->account_->tasks.fetch_add(1, std::memory_order_relaxed);
@@ -169,7 +180,8 @@ base::Result<TaskRef> TaskClone::CloneWithoutThread(Task& parent, const CloneArg
 }
 
 base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& arguments) {
-  // A signal comes first: the child would otherwise inherit a state in which only the parent saw it.
+  // A signal comes first: the child would otherwise inherit a state in which only the parent saw
+  // it.
   if (parent.IsInterrupted()) return base::kRestartNoIntr;
   const uint64_t flags = arguments.flags;
   std::optional<FdSlot> pidfd;
@@ -196,7 +208,8 @@ base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& argum
   parent.waiting_for_vfork_ = std::move(completion);
   if (pidfd) {
     const bool of_thread = Has(flags, CLONE_THREAD);
-    std::move(*pidfd).Fill(std::make_shared<PidFile>(parent, child_group, of_thread ? child : nullptr, 0));
+    std::move(*pidfd).Fill(
+        std::make_shared<PidFile>(parent, child_group, of_thread ? child : nullptr, 0));
   }
   return tid;
 }

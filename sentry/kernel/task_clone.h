@@ -28,7 +28,8 @@ class TaskClone {
  public:
   // The new id, as the parent sees it. Errors are clone(2)'s.
   static base::Result<int32_t> Clone(Task& parent, const CloneArguments& arguments);
-  // The task alone, without CLONE_VFORK, CLONE_PIDFD and Start(): for those who drive a task themselves.
+  // The task alone, without CLONE_VFORK, CLONE_PIDFD and Start(): for those who drive a task
+  // themselves.
   static base::Result<TaskRef> CloneWithoutThread(Task& parent, const CloneArguments& arguments);
 
  private:

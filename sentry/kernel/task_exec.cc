@@ -1,5 +1,6 @@
-// The order is Linux's (fs/exec.c, begin_new_exec, 6.12): whatever can be refused is refused while the old program is
-// whole; then the other threads go, then memory, files, signals and credentials change.
+// The order is Linux's (fs/exec.c, begin_new_exec, 6.12): whatever can be refused is refused while
+// the old program is whole; then the other threads go, then memory, files, signals and credentials
+// change.
 
 #include "sentry/kernel/task_exec.h"
 
@@ -115,7 +116,8 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   const ExecCredentials credentials = TRY(CredentialsAfterExec(task.own_credentials(), owner));
   const bool randomize = !group.no_randomization();
   const uint64_t seed = randomize ? kernel.random().Next() : 0;
-  std::shared_ptr<MemoryManager> memory = TRY(MemoryManager::Create(kernel.platform(), kernel.pool(), seed));
+  std::shared_ptr<MemoryManager> memory =
+      TRY(MemoryManager::Create(kernel.platform(), kernel.pool(), seed));
   base::Result<void> alone = task.context_->Prepare(memory->address_space());
   if (alone.ok()) alone = KillOtherThreads(task);
   if (!alone.ok()) {
@@ -124,7 +126,8 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   }
 
   // The point of no return.
-  memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit, group.Limit(RLIMIT_MEMLOCK)});
+  memory->SetLimits(
+      {group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit, group.Limit(RLIMIT_MEMLOCK)});
   LeaveOldMemory(task);
   const LoadRequest load{.program = program,
                          .credentials = credentials.credentials,

@@ -14,16 +14,17 @@ namespace sentry {
 class Task;
 
 struct ExecRequest {
-  Path executable;              // Found, not yet checked.
-  std::string name;             // As execve got it: AT_EXECFN, and what a script's interpreter opens.
+  Path executable;   // Found, not yet checked.
+  std::string name;  // As execve got it: AT_EXECFN, and what a script's interpreter opens.
   bool name_is_closed = false;  // execveat of a close-on-exec descriptor.
   ProgramArguments arguments;
 };
 
 class TaskExec {
  public:
-  // On success the registers are the new program's. An error leaves the caller as it was; failures after the point of
-  // no return end the process with SIGSEGV, as on Linux. Own thread, or before Start().
+  // On success the registers are the new program's. An error leaves the caller as it was; failures
+  // after the point of no return end the process with SIGSEGV, as on Linux. Own thread, or before
+  // Start().
   static base::Result<void> Exec(Task& task, ExecRequest request);
 
  private:

@@ -1,5 +1,6 @@
-// What a task leaves behind, in Linux's order (kernel/exit.c, 6.12): its signals go to siblings, robust locks are released
-// and a joiner is woken while the memory is there, then memory and files go, then the family is told.
+// What a task leaves behind, in Linux's order (kernel/exit.c, 6.12): its signals go to siblings,
+// robust locks are released and a joiner is woken while the memory is there, then memory and files
+// go, then the family is told.
 
 #include "sentry/kernel/task_exit.h"
 
@@ -28,7 +29,8 @@ void TaskExit::Run(Task& task) {
   ThreadGroup& group = *task.group_;
   {
     const absl::MutexLock lock(&group.signal_mu_);
-    // exit_group, a fatal signal or execve decided before; else the process has its leader's status.
+    // exit_group, a fatal signal or execve decided before; else the process has its leader's
+    // status.
     if (!group.IsExiting() && task.is_leader()) group.exit_status_ = task.exit_status_;
   }
   ReleaseResources(task);
@@ -69,7 +71,8 @@ void TaskExit::ReleaseResources(Task& task) {
     if (task.account_ != nullptr) task.account_->tasks.fetch_sub(1, std::memory_order_relaxed);
     task.account_ = nullptr;
   }
-  if (task.memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && memory != nullptr) memory->ReleaseAll();
+  if (task.memory_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1 && memory != nullptr)
+    memory->ReleaseAll();
   if (task.vfork_completion_ != nullptr) task.vfork_completion_->Complete();
   task.vfork_completion_.reset();
 }
@@ -127,7 +130,8 @@ void TaskExit::ReparentChildrenLocked(ThreadGroup& group, Task& leaving, bool la
     if (member.get() != &leaving && !member->HasExited()) heir = member->tid();
   }
   std::vector<std::shared_ptr<ThreadGroup>> zombies;
-  const std::vector<std::shared_ptr<ThreadGroup>> children(group.children_.begin(), group.children_.end());
+  const std::vector<std::shared_ptr<ThreadGroup>> children(group.children_.begin(),
+                                                           group.children_.end());
   ThreadGroup* reaper = last ? ReaperLocked(group) : nullptr;
   if (last) group.children_.clear();
   for (const std::shared_ptr<ThreadGroup>& child : children) {
@@ -135,7 +139,9 @@ void TaskExit::ReparentChildrenLocked(ThreadGroup& group, Task& leaving, bool la
       for (const TaskRef& thread : child->tasks_) {
         const int32_t signal = thread->parent_death_signal().load(std::memory_order_relaxed);
         // To the process, as Linux sends it. An invalid number cannot have been set.
-        if (signal != 0) (void)SignalDelivery::Send(*child, nullptr, SignalInfo::FromUser(signal, group.id(), 0), false);
+        if (signal != 0)
+          (void)SignalDelivery::Send(*child, nullptr, SignalInfo::FromUser(signal, group.id(), 0),
+                                     false);
       }
       child->parent_tid_ = heir;
     }
@@ -159,7 +165,8 @@ void TaskExit::NotifyParentLocked(ThreadGroup& group) {
   bool reap = false;
   int32_t signal = group.exit_signal_;
   const SignalAction action = parent->handlers()->Get(SIGCHLD);
-  if (signal == SIGCHLD && (action.handler == kHandlerIgnore || (action.flags & SA_NOCLDWAIT) != 0)) {
+  if (signal == SIGCHLD &&
+      (action.handler == kHandlerIgnore || (action.flags & SA_NOCLDWAIT) != 0)) {
     reap = true;
     if (action.handler == kHandlerIgnore) signal = 0;
   }
@@ -175,7 +182,8 @@ void TaskExit::NotifyParentLocked(ThreadGroup& group) {
     const ResourceUsage usage = group.Usage();
     info.user_time = usage.user_ns / kTickNs;
     info.system_time = usage.system_ns / kTickNs;
-    (void)SignalDelivery::Send(*parent, nullptr, info, false);  // The parent polls by wait(2) if its queue is full.
+    (void)SignalDelivery::Send(*parent, nullptr, info,
+                               false);  // The parent polls by wait(2) if its queue is full.
   }
   if (reap) ChildWait::ReapLocked(group);
   parent->child_queue_.Notify(kPollReadable);

@@ -1,5 +1,5 @@
-// The loop of a task: guest code until an event, the event, and on the way back signals, stops, restarts and exit
-// (Linux: exit_to_user_mode_loop, arch_do_signal_or_restart).
+// The loop of a task: guest code until an event, the event, and on the way back signals, stops,
+// restarts and exit (Linux: exit_to_user_mode_loop, arch_do_signal_or_restart).
 
 #include <pthread.h>
 #include <sys/syscall.h>
@@ -59,7 +59,8 @@ base::Result<void> Task::Start() {
 }
 
 bool Task::HasWork() const {
-  return exit_requested_ || restart_result_ != 0 || saved_mask_valid_ || waiting_for_vfork_ != nullptr ||
+  return exit_requested_ || restart_result_ != 0 || saved_mask_valid_ ||
+         waiting_for_vfork_ != nullptr ||
          (wake_state_.load(std::memory_order_acquire) & (kInterrupt | kKilled)) != 0;
 }
 
@@ -156,12 +157,14 @@ void Task::RestoreSavedMask() {
   set_signal_mask(saved_mask_);
 }
 
-// Without a handler the call is made again, from here: the guest's registers hold its arguments still.
+// Without a handler the call is made again, from here: the guest's registers hold its arguments
+// still.
 void Task::RestartSyscall() {
   const int64_t code = std::exchange(restart_result_, 0);
   if (code == -base::kRestartBlock.value()) {
     const base::Result<uint64_t> result = RunRestart();
-    FinishSyscall(result.ok() ? static_cast<int64_t>(result.value()) : -int64_t{result.error().value()});
+    FinishSyscall(result.ok() ? static_cast<int64_t>(result.value())
+                              : -int64_t{result.error().value()});
   } else {
     HandleSyscall();
   }
@@ -170,8 +173,9 @@ void Task::RestartSyscall() {
 void Task::DeliverSignal(const SignalToHandle& signal) {
   if (restart_result_ != 0) {
     const int64_t code = std::exchange(restart_result_, 0);
-    const bool again = code == -base::kRestartNoIntr.value() ||
-                       (code == -base::kRestartSys.value() && (signal.action.flags & SA_RESTART) != 0);
+    const bool again =
+        code == -base::kRestartNoIntr.value() ||
+        (code == -base::kRestartSys.value() && (signal.action.flags & SA_RESTART) != 0);
     if (again) {
       registers_.rax = registers_.orig_rax;
       registers_.rip -= kSyscallInstructionBytes;

@@ -29,10 +29,12 @@ class ThreadGroup::TimerHost final : public ProcessTimers::Host {
     }
     const SignalSet before = target != nullptr ? target->signal_mask() : group_.MaskOfFirst();
     const uint64_t handler = group_.handlers()->Get(info.signal).handler;
-    const bool ignored = handler == kHandlerIgnore || (handler == kHandlerDefault &&
-                                                       (SignalBit(info.signal) & kIgnoredByDefault) != 0);
+    const bool ignored =
+        handler == kHandlerIgnore ||
+        (handler == kHandlerDefault && (SignalBit(info.signal) & kIgnoredByDefault) != 0);
     if (ignored && (before & SignalBit(info.signal)) == 0) return ProcessTimers::Sent::kIgnored;
-    const base::Result<void> sent = target != nullptr ? target->SendSignal(marked) : group_.SendSignal(marked);
+    const base::Result<void> sent =
+        target != nullptr ? target->SendSignal(marked) : group_.SendSignal(marked);
     return sent.ok() ? ProcessTimers::Sent::kQueued : ProcessTimers::Sent::kIgnored;
   }
 
@@ -173,12 +175,14 @@ void ThreadGroup::WatchCpuLimit() {
   {
     const absl::MutexLock lock(&timers_mu_);
     if (timers_gone_) return;
-    if (cpu_limit_timer_ == nullptr) cpu_limit_timer_ = kernel_.timers().NewTimer([this] { CheckCpuLimit(); });
+    if (cpu_limit_timer_ == nullptr)
+      cpu_limit_timer_ = kernel_.timers().NewTimer([this] { CheckCpuLimit(); });
   }
   CheckCpuLimit();
 }
 
-// Looks again when the limit can be reached at the earliest: when all tasks run without a pause until then.
+// Looks again when the limit can be reached at the earliest: when all tasks run without a pause
+// until then.
 void ThreadGroup::CheckCpuLimit() {
   constexpr int64_t kNsPerSecond = 1'000'000'000;
   constexpr int64_t kCheckNsMin = 10'000'000;
@@ -193,7 +197,8 @@ void ThreadGroup::CheckCpuLimit() {
     return;
   }
   if (used_ns >= next_ns) {
-    (void)SendSignal(SignalInfo::FromKernel(SIGXCPU), true);  // Never refused: not a real-time signal.
+    (void)SendSignal(SignalInfo::FromKernel(SIGXCPU),
+                     true);  // Never refused: not a real-time signal.
     // As Linux: the soft limit moves on.
     const uint64_t moved = static_cast<uint64_t>(used_ns / kNsPerSecond) + 1;
     limits_.Set(RLIMIT_CPU, {moved, limit.hard});
@@ -201,7 +206,8 @@ void ThreadGroup::CheckCpuLimit() {
   }
   const int64_t wait_ns = std::max((next_ns - used_ns) / std::max(live_tasks(), 1), kCheckNsMin);
   const absl::MutexLock lock(&timers_mu_);
-  if (cpu_limit_timer_ != nullptr) cpu_limit_timer_->Arm(Deadline::At(kernel_.clock().MonotonicNs() + wait_ns));
+  if (cpu_limit_timer_ != nullptr)
+    cpu_limit_timer_->Arm(Deadline::At(kernel_.clock().MonotonicNs() + wait_ns));
 }
 
 void ResourceUsage::Add(const ResourceUsage& other) {

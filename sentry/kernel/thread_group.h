@@ -1,9 +1,11 @@
 #pragma once
 
-// A process: the tasks that share an id for kill(2) and wait(2), signal handlers, limits and a place in the family tree.
+// A process: the tasks that share an id for kill(2) and wait(2), signal handlers, limits and a
+// place in the family tree.
 //
-// Two locks guard it (see README.md): the tree lock of the PID namespace for who belongs to whom, and signal_mu() for pending
-// signals, stops and the exit code. What a cheap system call wants (ids) is mirrored in atomics.
+// Two locks guard it (see README.md): the tree lock of the PID namespace for who belongs to whom,
+// and signal_mu() for pending signals, stops and the exit code. What a cheap system call wants
+// (ids) is mirrored in atomics.
 
 #include <atomic>
 #include <cstdint>
@@ -32,8 +34,8 @@ class Timer;
 
 class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
  public:
-  ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers, const ResourceLimitValues& limits,
-              int32_t exit_signal);
+  ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers,
+              const ResourceLimitValues& limits, int32_t exit_signal);
   ThreadGroup(const ThreadGroup&) = delete;
   ThreadGroup& operator=(const ThreadGroup&) = delete;
   ~ThreadGroup();
@@ -69,7 +71,8 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   ResourceLimits& limits() { return limits_; }
   // The soft limit.
   uint64_t Limit(int resource) const { return limits_.Get(resource).soft; }
-  // After RLIMIT_CPU was set or inherited: SIGXCPU at the soft limit and each second after it, SIGKILL at the hard one.
+  // After RLIMIT_CPU was set or inherited: SIGXCPU at the soft limit and each second after it,
+  // SIGKILL at the hard one.
   void WatchCpuLimit() ABSL_LOCKS_EXCLUDED(timers_mu_);
   // Of all its tasks, dead ones included / of its reaped children.
   ResourceUsage Usage() const;
@@ -80,11 +83,12 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   // --- Signals. Any thread.
   absl::Mutex& signal_mu() const { return signal_mu_; }
   std::shared_ptr<SignalHandlers> handlers() const;
-  // To the process, as kill(2). `force`: from outside the container or from the kernel, which matters to
-  // an init process only. EAGAIN (RLIMIT_SIGPENDING).
+  // To the process, as kill(2). `force`: from outside the container or from the kernel, which
+  // matters to an init process only. EAGAIN (RLIMIT_SIGPENDING).
   base::Result<void> SendSignal(const SignalInfo& info, bool force = false);
   SignalSet pending() const;
-  // Ends the process now, with wait status `status` unless it is ending already. The tasks leave soon.
+  // Ends the process now, with wait status `status` unless it is ending already. The tasks leave
+  // soon.
   void StartExit(int32_t status);
   bool IsExiting() const { return exiting_.load(std::memory_order_acquire); }
   // pid 1 of its namespace: signals without a handler do nothing.
@@ -98,15 +102,17 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   // Notified with POLLIN when a child has changed state, or a thread of the group has left.
   WaitQueue& child_queue() { return child_queue_; }
 
-  // Interval and POSIX timers (sentry/time/process_timers.h), made on first use. Any thread. Null once the last task
-  // has left.
+  // Interval and POSIX timers (sentry/time/process_timers.h), made on first use. Any thread. Null
+  // once the last task has left.
   std::shared_ptr<ProcessTimers> timers() ABSL_LOCKS_EXCLUDED(timers_mu_);
 
   std::atomic<bool>& child_subreaper() { return child_subreaper_; }
   std::atomic<int32_t>& oom_score_adjust() { return oom_score_adjust_; }
   // personality(2); of the process here, of the thread on Linux.
   std::atomic<uint32_t>& personality() { return personality_; }
-  bool no_randomization() const { return (personality_.load(std::memory_order_relaxed) & 0x0040000) != 0; }
+  bool no_randomization() const {
+    return (personality_.load(std::memory_order_relaxed) & 0x0040000) != 0;
+  }
   // execve happened since fork: setpgid(2) by the parent is refused.
   bool has_executed() const { return has_executed_.load(std::memory_order_relaxed); }
 
@@ -146,12 +152,12 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   int32_t parent_tid_ = 0;  // The thread that made it: PR_SET_PDEATHSIG, __WNOTHREAD.
   std::list<std::shared_ptr<ThreadGroup>> children_;
   std::shared_ptr<ProcessGroup> process_group_;
-  int32_t exit_signal_;     // To the parent; 0 for none, -1: nobody waits for it.
-  bool external_ = false;   // Started from outside: kept as a zombie until Kernel::WaitForExit.
-  bool zombie_ = false;     // All tasks have left.
+  int32_t exit_signal_;    // To the parent; 0 for none, -1: nobody waits for it.
+  bool external_ = false;  // Started from outside: kept as a zombie until Kernel::WaitForExit.
+  bool zombie_ = false;    // All tasks have left.
   bool reaped_ = false;
 
-  mutable absl::Mutex usage_mu_;  // A leaf.
+  mutable absl::Mutex usage_mu_;                             // A leaf.
   ResourceUsage dead_usage_ ABSL_GUARDED_BY(usage_mu_);      // Of tasks that have left.
   ResourceUsage children_usage_ ABSL_GUARDED_BY(usage_mu_);  // Of children that were waited for.
 
@@ -163,12 +169,12 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   int32_t exit_status_ = 0;            // As wait(2) reports it; valid once exiting_ or zombie_.
   Task* exec_task_ = nullptr;          // Killing the others for its execve.
   // Job control (signal(7)): set while a stop is being carried out or in force.
-  int32_t stop_signal_ = 0;     // 0: none.
-  int stop_remaining_ = 0;      // Tasks that have yet to stop.
-  bool stopped_ = false;        // All have stopped.
-  int32_t stop_report_ = 0;     // For WUNTRACED: the signal, 0 once reported.
+  int32_t stop_signal_ = 0;       // 0: none.
+  int stop_remaining_ = 0;        // Tasks that have yet to stop.
+  bool stopped_ = false;          // All have stopped.
+  int32_t stop_report_ = 0;       // For WUNTRACED: the signal, 0 once reported.
   bool continue_report_ = false;  // For WCONTINUED.
-  int32_t notify_parent_ = 0;   // CLD_CONTINUED or CLD_STOPPED, sent by the next task to run.
+  int32_t notify_parent_ = 0;     // CLD_CONTINUED or CLD_STOPPED, sent by the next task to run.
 
   SignalSet MaskOfFirst() const;
   // Null if nobody has used them.

@@ -20,7 +20,8 @@ void WaitQueue::Add(Waiter& waiter, PollMask interest, bool exclusive) {
   std::shared_ptr<WaitList>* list = list_.load(std::memory_order_acquire);
   if (list == nullptr) {
     auto fresh = std::make_unique<std::shared_ptr<WaitList>>(std::make_shared<WaitList>());
-    if (list_.compare_exchange_strong(list, fresh.get(), std::memory_order_acq_rel)) list = fresh.release();
+    if (list_.compare_exchange_strong(list, fresh.get(), std::memory_order_acq_rel))
+      list = fresh.release();
   }
   waiter.interest_ = interest | kPollAlways;
   waiter.exclusive_ = exclusive;
@@ -31,7 +32,8 @@ void WaitQueue::Add(Waiter& waiter, PollMask interest, bool exclusive) {
     // Exclusive waiters stay behind all others, in order of arrival.
     waiter.position_ = waiters.insert(exclusive ? waiters.end() : waiters.begin(), &waiter);
   }
-  // Pairs with the one in Notify: either the waiter's look at the state sees the change, or Notify sees the waiter.
+  // Pairs with the one in Notify: either the waiter's look at the state sees the change, or Notify
+  // sees the waiter.
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 

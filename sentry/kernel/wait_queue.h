@@ -2,9 +2,9 @@
 
 // Readiness: what may block has a WaitQueue; who wants to know has a Waiter in it.
 //
-// Nothing below the system-call layer sleeps. An operation that cannot go on returns EAGAIN, and the caller
-// (a task's blocking call, epoll, poll, a signal-driven owner) registers a Waiter, looks again, then
-// sleeps. So each blocking call can be unwound to the system-call boundary.
+// Nothing below the system-call layer sleeps. An operation that cannot go on returns EAGAIN, and
+// the caller (a task's blocking call, epoll, poll, a signal-driven owner) registers a Waiter, looks
+// again, then sleeps. So each blocking call can be unwound to the system-call boundary.
 
 #include <poll.h>
 
@@ -27,15 +27,15 @@ inline constexpr PollMask kPollAlways = POLLERR | POLLHUP;
 
 class Waiter;
 
-// The waiters of a queue, shared by the queue and each of them: so that a queue may go (with its file) while
-// waiters of epoll are still registered.
+// The waiters of a queue, shared by the queue and each of them: so that a queue may go (with its
+// file) while waiters of epoll are still registered.
 struct WaitList {
   absl::Mutex mu;
   std::list<Waiter*> waiters ABSL_GUARDED_BY(mu);
 };
 
-// Registered in at most one queue at a time; Add, Remove and Detach of one waiter are called by its owner, one at a time. The
-// owner removes it before it is destroyed.
+// Registered in at most one queue at a time; Add, Remove and Detach of one waiter are called by its
+// owner, one at a time. The owner removes it before it is destroyed.
 class Waiter {
  public:
   Waiter() = default;
@@ -47,7 +47,8 @@ class Waiter {
   // waiter takes the event (which matters for exclusive waiters only).
   virtual bool OnEvent(PollMask mask) = 0;
 
-  // Leaves whatever queue it is in, which may have been destroyed meanwhile. After it returns no OnEvent runs.
+  // Leaves whatever queue it is in, which may have been destroyed meanwhile. After it returns no
+  // OnEvent runs.
   void Detach();
 
  private:
@@ -66,15 +67,17 @@ class WaitQueue {
   WaitQueue& operator=(const WaitQueue&) = delete;
   ~WaitQueue();
 
-  // `interest` always includes POLLERR and POLLHUP. An exclusive waiter is woken alone (EPOLLEXCLUSIVE,
-  // accept); Linux's order: non-exclusive ones all, then exclusive ones until one takes the event.
+  // `interest` always includes POLLERR and POLLHUP. An exclusive waiter is woken alone
+  // (EPOLLEXCLUSIVE, accept); Linux's order: non-exclusive ones all, then exclusive ones until one
+  // takes the event.
   void Add(Waiter& waiter, PollMask interest, bool exclusive = false);
   // A waiter that is not in the queue is left alone. After it returns no OnEvent runs.
   void Remove(Waiter& waiter);
-  // The state that waiters look at has changed before this is called. True if some waiter took the event.
+  // The state that waiters look at has changed before this is called. True if some waiter took the
+  // event.
   bool Notify(PollMask mask);
-  // For a queue whose waiters notify other queues (epoll): the lock-order checker of debug builds is to forget which, since
-  // descriptions may be nested the other way round later.
+  // For a queue whose waiters notify other queues (epoll): the lock-order checker of debug builds
+  // is to forget which, since descriptions may be nested the other way round later.
   void ForgetLockOrder();
 
  private:

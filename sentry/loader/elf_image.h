@@ -1,6 +1,7 @@
 #pragma once
 
-// Reading an ELF file's headers. Everything here is the guest's: numbers are compared, never trusted.
+// Reading an ELF file's headers. Everything here is the guest's: numbers are compared, never
+// trusted.
 
 #include <elf.h>
 
@@ -22,12 +23,12 @@ struct ElfImage {
   bool relocatable() const { return header.e_type == ET_DYN; }
 };
 
-// What goes wrong with the headers is `bad` (ENOEXEC for a program, ELIBBAD for an interpreter); errors of
-// reading pass through. `with_interpreter`: look for PT_INTERP.
+// What goes wrong with the headers is `bad` (ENOEXEC for a program, ELIBBAD for an interpreter);
+// errors of reading pass through. `with_interpreter`: look for PT_INTERP.
 base::Result<ElfImage> ReadElf(ProgramFile& file, base::Errno bad, bool with_interpreter);
 
-// Distance from the first page of the lowest PT_LOAD to the end of the highest; 0 if there is none or the sum
-// wraps.
+// Distance from the first page of the lowest PT_LOAD to the end of the highest; 0 if there is none
+// or the sum wraps.
 uint64_t TotalMappingSize(const ElfImage& elf);
 // Largest p_align of the PT_LOADs that is a power of two; 0 if there is none.
 uint64_t MaximumAlignment(const ElfImage& elf);
@@ -38,7 +39,8 @@ struct ScriptLine {
   std::string argument;
   bool has_argument = false;
 };
-// `head`: the first kScriptLineBytesMax bytes of the file, zero padded, beginning with "#!". ENOEXEC.
+// `head`: the first kScriptLineBytesMax bytes of the file, zero padded, beginning with "#!".
+// ENOEXEC.
 base::Result<ScriptLine> ParseScriptLine(std::string_view head);
 
 }  // namespace sentry

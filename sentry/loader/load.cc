@@ -1,5 +1,6 @@
-// Filling a new address space: segments as load_elf_binary (fs/binfmt_elf.c, Linux 6.12) places them, then the stack
-// with strings, auxiliary vector and pointers in the order that programs rely on.
+// Filling a new address space: segments as load_elf_binary (fs/binfmt_elf.c, Linux 6.12) places
+// them, then the stack with strings, auxiliary vector and pointers in the order that programs rely
+// on.
 
 #include <elf.h>
 #include <sys/auxv.h>
@@ -58,8 +59,8 @@ class ImageLoader {
   ImageLoader(MemoryManager& memory, ProgramFile& file, const ElfImage& elf)
       : memory_(memory), file_(file), elf_(elf) {}
 
-  // Places the image: at a fixed place (`bias` for relocatable ones; with `replace` false whatever is
-  // there stays and it is EEXIST), or where there is room if `anywhere`.
+  // Places the image: at a fixed place (`bias` for relocatable ones; with `replace` false whatever
+  // is there stays and it is EEXIST), or where there is room if `anywhere`.
   Result<void> Load(uint64_t wanted_bias, bool anywhere);
 
   uint64_t bias() const { return bias_; }
@@ -70,7 +71,8 @@ class ImageLoader {
   uint64_t start_code = ~uint64_t{0}, end_code = 0, start_data = 0, end_data = 0;
 
  private:
-  // One PT_LOAD at `address` (bias included). `total`: bytes to find room for, if not fixed. Yields where its page went.
+  // One PT_LOAD at `address` (bias included). `total`: bytes to find room for, if not fixed. Yields
+  // where its page went.
   Result<uint64_t> MapSegment(const Elf64_Phdr& segment, uint64_t address, int flags,
                               uint64_t total);
   Result<uint64_t> MapFile(const Elf64_Phdr& segment, uint64_t address, int flags, uint64_t total);
@@ -244,7 +246,8 @@ Result<Strings> WriteStrings(StackWriter& stack, const PreparedProgram& program)
   Strings strings;
   stack.Skip(sizeof(uint64_t));  // Zero.
   strings.path = TRY(stack.PushString(program.path));
-  const auto push = [&stack](const std::vector<std::string>& texts) -> Result<std::vector<uint64_t>> {
+  const auto push =
+      [&stack](const std::vector<std::string>& texts) -> Result<std::vector<uint64_t>> {
     // One copy for all: they lie one behind the other.
     std::string joined;
     std::vector<uint64_t> offsets;
@@ -397,8 +400,7 @@ Result<LoadedImage> LoadProgram(const LoadRequest& request, MemoryManager& memor
   memory.SetBrkStart(brk);
   uint64_t vdso = 0;
   if (request.vdso != nullptr) vdso = TRY(request.vdso->MapInto(memory));
-  const Tables tables =
-      TRY(WriteTables(request, stack, main, interpreter_base, vdso, strings));
+  const Tables tables = TRY(WriteTables(request, stack, main, interpreter_base, vdso, strings));
 
   MemoryManager::Image image;
   image.start_code = main.start_code;

@@ -43,14 +43,15 @@ std::string CommandName(const std::string& path) {
 
 Result<void> CheckArguments(const PrepareRequest& request) {
   uint64_t bytes = request.path.size() + 1;
-  for (const std::vector<std::string>* strings : {&request.arguments.argv, &request.arguments.envp}) {
+  for (const std::vector<std::string>* strings :
+       {&request.arguments.argv, &request.arguments.envp}) {
     for (const std::string& text : *strings) {
       if (text.size() + 1 > kArgumentBytesMax) return Errno(E2BIG);
       bytes += text.size() + 1;
     }
   }
-  const uint64_t count = std::max<uint64_t>(request.arguments.argv.size(), 1) +
-                         request.arguments.envp.size();
+  const uint64_t count =
+      std::max<uint64_t>(request.arguments.argv.size(), 1) + request.arguments.envp.size();
   return CheckArgumentSize(bytes, count, request.stack_limit_bytes);
 }
 
@@ -97,8 +98,8 @@ Result<PreparedProgram> PrepareProgram(PrepareRequest request, ProgramOpener& op
   auto program_elf = std::make_shared<ElfImage>(std::move(elf).value());
   if (!program_elf->interpreter.empty()) {
     prepared.interpreter = TRY(opener.Open(program_elf->interpreter));
-    prepared.interpreter_elf = std::make_shared<ElfImage>(
-        TRY(ReadElf(*prepared.interpreter, Errno(ELIBBAD), false)));
+    prepared.interpreter_elf =
+        std::make_shared<ElfImage>(TRY(ReadElf(*prepared.interpreter, Errno(ELIBBAD), false)));
   }
   prepared.program_elf = std::move(program_elf);
   prepared.executable = file->file();

@@ -60,7 +60,8 @@ Result<FileRef> OpenExecutable(Task& task, const Path& path) {
   Inode& inode = *path.dentry->inode();
   if (inode.type() == S_IFLNK) return Errno(ELOOP);
   if (inode.type() != S_IFREG) return Errno(EACCES);
-  if (path.mount != nullptr && (path.mount->flags.load(std::memory_order_relaxed) & MS_NOEXEC) != 0) {
+  if (path.mount != nullptr &&
+      (path.mount->flags.load(std::memory_order_relaxed) & MS_NOEXEC) != 0) {
     return Errno(EACCES);
   }
   TRY(inode.CheckPermission(task.own_credentials(), X_OK));

@@ -1,12 +1,13 @@
 #pragma once
 
-// The vDSO: a small shared library of ours in each guest program (vdso/vdso.c), which tells the time without a system
-// call, and the page of clock parameters that it reads (vdso/vvar.h).
+// The vDSO: a small shared library of ours in each guest program (vdso/vdso.c), which tells the
+// time without a system call, and the page of clock parameters that it reads (vdso/vvar.h).
 //
-// The parameters are a straight line through the host's clock, in ticks of the CPU's counter, good for a while. The line is not the host's
-// clock: that one is steered. For time to never run backwards between the vDSO and a system call, both read the
-// line: so a Vdso is a Clock too, the one to give to the Kernel. Whoever finds the line too old draws a new one; nobody
-// does while nobody asks, and so an idle sandbox stays idle.
+// The parameters are a straight line through the host's clock, in ticks of the CPU's counter, good
+// for a while. The line is not the host's clock: that one is steered. For time to never run
+// backwards between the vDSO and a system call, both read the line: so a Vdso is a Clock too, the
+// one to give to the Kernel. Whoever finds the line too old draws a new one; nobody does while
+// nobody asks, and so an idle sandbox stays idle.
 
 #include <cstdint>
 #include <memory>
@@ -77,7 +78,8 @@ class Vdso final : public Clock {
   VvarPage* page_ = nullptr;  // In the pool's window; read-only for guests.
 
   mutable absl::Mutex mu_;
-  mutable Sample reference_ ABSL_GUARDED_BY(mu_);  // The start of the base line for the counter's speed.
+  mutable Sample reference_
+      ABSL_GUARDED_BY(mu_);  // The start of the base line for the counter's speed.
   mutable bool usable_ ABSL_GUARDED_BY(mu_) = false;
   mutable int64_t last_ns_ ABSL_GUARDED_BY(mu_) = 0;  // No later answer is smaller.
 };

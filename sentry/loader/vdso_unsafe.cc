@@ -1,5 +1,3 @@
-#include "sentry/loader/vdso.h"
-
 #include <cpuid.h>
 #include <sys/mman.h>
 #include <x86intrin.h>
@@ -13,6 +11,7 @@
 #include "platform/base/check.h"
 #include "platform/base/log.h"
 #include "platform/base/user_addr.h"
+#include "sentry/loader/vdso.h"
 #include "sentry/loader/vdso/vvar.h"
 #include "sentry/mm/memory_manager.h"
 #include "sentry/mm/shared_anonymous.h"
@@ -40,7 +39,8 @@ constexpr int64_t kValidFraction = 4;
 constexpr int64_t kValidMaxNs = 1'000'000'000;
 // Ahead of the host by less than this is caught up by running slower; by more, time stands still.
 constexpr int kSamplesMax = 5;
-// Realtime is monotonic time plus an offset that stays while the difference could be the measurement's.
+// Realtime is monotonic time plus an offset that stays while the difference could be the
+// measurement's.
 constexpr int64_t kOffsetNoiseNs = 500;
 
 uint64_t ReadHostCounter(void*) {
@@ -90,8 +90,8 @@ Result<void> Vdso::Build() {
   vvar_ = TRY(SharedAnonymous::Create(pool_, kPageSize));
   TRY(image_->WriteAt(0, std::as_bytes(std::span(ravelin_vdso_start, image_bytes_))));
   const HostRange range = TRY(vvar_->Translate(0, kPageSize, true));
-  page_ = reinterpret_cast<VvarPage*>(
-      pool_.Window({range.offset, range.offset + kPageSize}).data());
+  page_ =
+      reinterpret_cast<VvarPage*>(pool_.Window({range.offset, range.offset + kPageSize}).data());
   absl::MutexLock lock(&mu_);
   reference_ = Take();
   last_ns_ = reference_.monotonic_ns;
@@ -194,8 +194,7 @@ Vdso::Reading Vdso::Renew() const {
   const Sample now = Take();
   // The largest time that anybody can have read off the old line.
   if (Load(page_->mode) == kVvarCounter) {
-    const uint64_t ticks =
-        std::min(now.ticks - Load(page_->tsc_base), Load(page_->valid_ticks));
+    const uint64_t ticks = std::min(now.ticks - Load(page_->tsc_base), Load(page_->valid_ticks));
     last_ns_ = std::max(last_ns_, Load(page_->monotonic_base_ns) +
                                       static_cast<int64_t>(Scale(ticks, Load(page_->multiplier))));
   }
@@ -228,10 +227,10 @@ Vdso::Reading Vdso::Renew() const {
   line.mode = multiplier == 0 ? kVvarSystemCall : kVvarCounter;
   line.tsc_base = now.ticks;
   line.monotonic_base_ns = reading.monotonic_ns;
-  line.valid_ticks = multiplier == 0
-                         ? 0
-                         : static_cast<uint64_t>((Wide{static_cast<uint64_t>(valid_ns)} << 32) /
-                                                 multiplier);
+  line.valid_ticks =
+      multiplier == 0
+          ? 0
+          : static_cast<uint64_t>((Wide{static_cast<uint64_t>(valid_ns)} << 32) / multiplier);
   // Being ahead is made good over the life of the line; by half its speed at most.
   const int64_t slower_ns = std::min(ahead_ns, valid_ns / 2);
   line.multiplier =

@@ -284,14 +284,12 @@ Result<std::vector<uint8_t>> MemoryManager::Mincore(uint64_t address, uint64_t l
     if (!vma.anonymous()) {
       // As Linux tells those who may not write the file: everything.
       std::fill(residency.begin() + static_cast<ptrdiff_t>((at - address) / kPageSize),
-                residency.begin() + static_cast<ptrdiff_t>((to - address) / kPageSize),
-                uint8_t{1});
+                residency.begin() + static_cast<ptrdiff_t>((to - address) / kPageSize), uint8_t{1});
     } else {
       for (auto run = impl_->pages.FindFrom(at);
            run != impl_->pages.end() && run->second.start < to; ++run) {
         const uint64_t from = std::max(at, run->second.start);
-        const platform::PoolRange range =
-            run->second.Pool(from, std::min(to, run->second.end));
+        const platform::PoolRange range = run->second.Pool(from, std::min(to, run->second.end));
         uint8_t* out = residency.data() + (from - address) / kPageSize;
         ForEachResident(impl_->pool, range, ~uint64_t{0}, [&](platform::PoolRange resident) {
           std::fill(out + (resident.start - range.start) / kPageSize,

@@ -1,5 +1,5 @@
-// What is behind an area: pool pages, file pages, nothing yet; and how a fault or a copy gets it. What the platform maps is
-// derived from areas and pages here, and only here.
+// What is behind an area: pool pages, file pages, nothing yet; and how a fault or a copy gets it.
+// What the platform maps is derived from areas and pages here, and only here.
 
 #include <sys/mman.h>
 
@@ -22,12 +22,15 @@ using base::Result;
 
 namespace {
 
-constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
 constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) {
   return AlignDown(value + alignment - 1, alignment);
 }
 
-// Copies the pages that exist; the others read as zero on both sides, and reading them would make them exist.
+// Copies the pages that exist; the others read as zero on both sides, and reading them would make
+// them exist.
 void CopyResident(platform::MemoryPool& pool, platform::PoolRange from, platform::PoolRange to) {
   ForEachResident(pool, from, ~uint64_t{0}, [&](platform::PoolRange run) {
     const uint64_t start = to.start + (run.start - from.start);
@@ -44,8 +47,7 @@ int MemoryManager::Impl::HostProtection(const Vma& vma, const PrivatePages* page
 }
 
 void MemoryManager::Impl::DescribeFileLocked(const Vma& vma, uint64_t start, uint64_t end,
-                                             int protection,
-                                             std::vector<platform::Mapping>& out) {
+                                             int protection, std::vector<platform::Mapping>& out) {
   if (protection == PROT_NONE) return;
   const bool for_write = vma.shared && (protection & PROT_WRITE) != 0;
   uint64_t at = start;
@@ -106,10 +108,11 @@ Result<void> MemoryManager::Impl::MapLocked(uint64_t start, uint64_t end, bool p
   for (platform::Mapping& mapping : mappings) {
     mapping.populate = populate && mapping.protection != PROT_NONE;
   }
-  const Result<void> done = mappings.size() == 1 ? space->Map(mappings[0]) : space->MapAll(mappings);
+  const Result<void> done =
+      mappings.size() == 1 ? space->Map(mappings[0]) : space->MapAll(mappings);
   if (done.ok() || done.error() == ESRCH) return {};
-  // Out of host mappings: start from nothing. Or a file that the host does not let us map in this way: its pages come by
-  // faults, one by one, as copies.
+  // Out of host mappings: start from nothing. Or a file that the host does not let us map in this
+  // way: its pages come by faults, one by one, as copies.
   if (done.error() == ENOMEM) HostUnmapLocked(address_min, address_max);
   for (const platform::Mapping& mapping : mappings) {
     const Result<void> retried = space->Map(mapping);

@@ -1,6 +1,6 @@
-// Copies between the sentry and guest memory. They run under the reader lock, so pages cannot go to anyone else
-// meanwhile; what needs a change first (copy on write, first touch of a huge area) is done under the writer lock and the
-// copy goes on from there.
+// Copies between the sentry and guest memory. They run under the reader lock, so pages cannot go to
+// anyone else meanwhile; what needs a change first (copy on write, first touch of a huge area) is
+// done under the writer lock and the copy goes on from there.
 
 #include <sys/mman.h>
 
@@ -23,8 +23,8 @@ using base::UserAddr;
 
 namespace {
 
-// How much of [offset, offset + length) a mapping of the file shows: its bytes, and zeroes to the end of the last page. `read`
-// of them were there.
+// How much of [offset, offset + length) a mapping of the file shows: its bytes, and zeroes to the
+// end of the last page. `read` of them were there.
 uint64_t VisibleBytes(Mappable& mappable, uint64_t offset, uint64_t length, uint64_t read) {
   if (read >= length) return length;
   uint64_t file_end = offset + read;
@@ -60,8 +60,8 @@ Piece MemoryManager::Impl::FindFilePieceLocked(const Vma& vma, uint64_t address,
   Piece piece;
   const uint64_t offset = vma.OffsetOf(address);
   const uint64_t in_page = offset % kPageSize;
-  const Result<HostRange> host = vma.mappable->Translate(
-      PageDown(offset), PageUp(in_page + length), access.write && vma.shared);
+  const Result<HostRange> host = vma.mappable->Translate(PageDown(offset), PageUp(in_page + length),
+                                                         access.write && vma.shared);
   if (!host.ok() && host.error() == EFAULT) return piece;
   if (host.ok() && host.value().in_pool) {
     if (host.value().length <= in_page) return piece;
@@ -119,9 +119,8 @@ Piece MemoryManager::Impl::FindPieceLocked(uint64_t address, uint64_t length, Co
   return piece;
 }
 
-size_t MemoryManager::Impl::CopyPresentLocked(uint64_t address, std::byte* in,
-                                              const std::byte* out, size_t length,
-                                              CopyAccess access, bool* resolve) {
+size_t MemoryManager::Impl::CopyPresentLocked(uint64_t address, std::byte* in, const std::byte* out,
+                                              size_t length, CopyAccess access, bool* resolve) {
   size_t done = 0;
   while (done < length) {
     const Piece piece = FindPieceLocked(address + done, length - done, access);
@@ -192,9 +191,9 @@ size_t MemoryManager::Impl::Copy(uint64_t address, std::byte* in, const std::byt
     bool resolve = false;
     {
       absl::ReaderMutexLock lock(&mu);
-      done += CopyPresentLocked(address + done, in == nullptr ? nullptr : in + done,
-                                out == nullptr ? nullptr : out + done, length - done, access,
-                                &resolve);
+      done +=
+          CopyPresentLocked(address + done, in == nullptr ? nullptr : in + done,
+                            out == nullptr ? nullptr : out + done, length - done, access, &resolve);
     }
     if (!resolve || !ResolveForCopy(address + done, length - done, access)) break;
   }
@@ -227,8 +226,8 @@ Result<size_t> MemoryManager::CopyInBytes(UserAddr addr, std::span<std::byte> ou
 }
 
 Result<size_t> MemoryManager::CopyOutBytes(UserAddr addr, std::span<const std::byte> data) {
-  return CountOrFault(
-      impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true}), data.size());
+  return CountOrFault(impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true}),
+                      data.size());
 }
 
 Result<void> MemoryManager::CopyInExactly(UserAddr addr, std::span<std::byte> out) {
@@ -239,22 +238,21 @@ Result<void> MemoryManager::CopyInExactly(UserAddr addr, std::span<std::byte> ou
 }
 
 Result<void> MemoryManager::CopyOutExactly(UserAddr addr, std::span<const std::byte> data) {
-  if (impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true}) <
-      data.size()) {
+  if (impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true}) < data.size()) {
     return Errno(EFAULT);
   }
   return {};
 }
 
 Result<size_t> MemoryManager::ForceCopyIn(UserAddr addr, std::span<std::byte> out) {
-  return CountOrFault(
-      impl_->Copy(addr.value(), out.data(), nullptr, out.size(), {.force = true}), out.size());
+  return CountOrFault(impl_->Copy(addr.value(), out.data(), nullptr, out.size(), {.force = true}),
+                      out.size());
 }
 
 Result<size_t> MemoryManager::ForceCopyOut(UserAddr addr, std::span<const std::byte> data) {
-  return CountOrFault(impl_->Copy(addr.value(), nullptr, data.data(), data.size(),
-                                  {.write = true, .force = true}),
-                      data.size());
+  return CountOrFault(
+      impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true, .force = true}),
+      data.size());
 }
 
 Result<std::string> MemoryManager::CopyInString(UserAddr addr, size_t bytes_max) {
@@ -262,7 +260,8 @@ Result<std::string> MemoryManager::CopyInString(UserAddr addr, size_t bytes_max)
   std::array<std::byte, 256> chunk;
   uint64_t at = addr.value();
   while (text.size() < bytes_max) {
-    // Up to the end of a chunk-sized block at a time: most strings are short, and the next page may not exist.
+    // Up to the end of a chunk-sized block at a time: most strings are short, and the next page may
+    // not exist.
     const size_t step =
         std::min<uint64_t>(chunk.size() - at % chunk.size(), bytes_max - text.size());
     const size_t copied = impl_->Copy(at, chunk.data(), nullptr, step, {});
@@ -317,8 +316,8 @@ Result<uint32_t> MemoryManager::CompareExchangeWord(UserAddr addr, uint32_t expe
     }
     if (!impl_->ResolveForCopy(address, sizeof(uint32_t), {.write = true})) return Errno(EFAULT);
   }
-  // A shared mapping of a host file: the sentry has no view of its page. Not atomic against a guest thread that changes
-  // the word in the same instant; see README.md.
+  // A shared mapping of a host file: the sentry has no view of its page. Not atomic against a guest
+  // thread that changes the word in the same instant; see README.md.
   uint32_t word = 0;
   TRY(CopyInExactly(addr, std::as_writable_bytes(std::span(&word, 1))));
   if (word == expected) TRY(CopyOutExactly(addr, std::as_bytes(std::span(&desired, 1))));

@@ -93,8 +93,7 @@ Result<size_t> IoBuffer::CopyIn(std::span<std::byte> data) {
     if (memory_ == nullptr) {
       std::memcpy(data.data() + moved, reinterpret_cast<const void*>(cursor.address), count);
     } else {
-      count =
-          memory_->impl_->Copy(cursor.address, data.data() + moved, nullptr, cursor.length, {});
+      count = memory_->impl_->Copy(cursor.address, data.data() + moved, nullptr, cursor.length, {});
     }
     Skip(count);
     moved += count;

@@ -1,8 +1,8 @@
 #pragma once
 
 // Where a read puts its bytes, or a write takes them from: a list of ranges in guest memory, or
-// memory of the sentry's own (execve reading a header, sendfile, core dumps). It has a cursor; each operation
-// advances it by what it moved.
+// memory of the sentry's own (execve reading a header, sendfile, core dumps). It has a cursor; each
+// operation advances it by what it moved.
 
 #include <sys/uio.h>
 
@@ -41,15 +41,16 @@ class IoBuffer {
   void Skip(uint64_t length);
 
   // Fills the buffer from `data` / takes from the buffer into `data`: min(remaining, data.size())
-  // bytes. If a byte faults, the count before it; EFAULT only if that is zero (and something was asked).
+  // bytes. If a byte faults, the count before it; EFAULT only if that is zero (and something was
+  // asked).
   base::Result<size_t> CopyOut(std::span<const std::byte> data);
   base::Result<size_t> CopyIn(std::span<std::byte> data);
   base::Result<size_t> ZeroOut(uint64_t length);
 
-  // Host I/O straight to or from guest memory: makes up to `length` bytes present (writable if `fill`),
-  // calls `operation` with host iovecs for them (at most 64, at least one byte), advances by its result.
-  // The memory stays valid, and is not given to anyone else, during the call. `operation` must
-  // not block for long. EFAULT if the first byte is not accessible.
+  // Host I/O straight to or from guest memory: makes up to `length` bytes present (writable if
+  // `fill`), calls `operation` with host iovecs for them (at most 64, at least one byte), advances
+  // by its result. The memory stays valid, and is not given to anyone else, during the call.
+  // `operation` must not block for long. EFAULT if the first byte is not accessible.
   using HostOperation = std::function<base::Result<size_t>(std::span<const iovec>)>;
   base::Result<size_t> WithHostMemory(uint64_t length, bool fill, const HostOperation& operation);
 

@@ -1,5 +1,5 @@
-// mlock(2) and its family: accounting and the early faults. The host never swaps the pool of a running sandbox on our
-// word; nothing is pinned there.
+// mlock(2) and its family: accounting and the early faults. The host never swaps the pool of a
+// running sandbox on our word; nothing is pinned there.
 
 #include <sys/mman.h>
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// What a file mapping shows. Implemented by files that can be mapped: gofer files (a donated host descriptor),
-// tmpfs and memfd files and shared anonymous memory (ranges of the memory pool).
+// What a file mapping shows. Implemented by files that can be mapped: gofer files (a donated host
+// descriptor), tmpfs and memfd files and shared anonymous memory (ranges of the memory pool).
 
 #include <cerrno>
 #include <cstddef>
@@ -20,22 +20,24 @@ struct HostRange {
   int fd = -1;          // Borrowed: valid as long as the Mappable lives.
   uint64_t offset = 0;  // Page aligned.
   uint64_t length = 0;  // May be shorter than asked, > 0.
-  bool in_pool = false; // fd is the memory pool's: the sentry reaches the bytes through its window.
+  bool in_pool =
+      false;  // fd is the memory pool's: the sentry reaches the bytes through its window.
 };
 
 // Thread-safe. Kept alive by the VMAs that show it.
 //
-// Lock order: a memory manager calls every function here with its own lock held. So an implementation copies
-// no guest memory and calls no MemoryManager while it holds a lock that these take. MappingRegistry (mapping_registry.h) does
-// AddMapping, RemoveMapping and the invalidation. An implementation over the pool drops a pool range only after
-// InvalidateFile has returned for it: until then guests and copies may use the pages.
+// Lock order: a memory manager calls every function here with its own lock held. So an
+// implementation copies no guest memory and calls no MemoryManager while it holds a lock that these
+// take. MappingRegistry (mapping_registry.h) does AddMapping, RemoveMapping and the invalidation.
+// An implementation over the pool drops a pool range only after InvalidateFile has returned for it:
+// until then guests and copies may use the pages.
 class Mappable {
  public:
   virtual ~Mappable() = default;
 
-  // The host range behind [offset, offset + length) (page aligned). `for_write`: the caller will map
-  // it shared and writable, so backing must exist. EFAULT beyond the end of the file (becomes SIGBUS);
-  // ENOMEM, EIO.
+  // The host range behind [offset, offset + length) (page aligned). `for_write`: the caller will
+  // map it shared and writable, so backing must exist. EFAULT beyond the end of the file (becomes
+  // SIGBUS); ENOMEM, EIO.
   virtual base::Result<HostRange> Translate(uint64_t offset, uint64_t length, bool for_write) = 0;
   // File content by copy, for ranges that are not in the pool. Short at the end of the file.
   virtual base::Result<size_t> ReadAt(uint64_t offset, std::span<std::byte> out) = 0;
@@ -43,8 +45,10 @@ class Mappable {
 
   // A VMA of `memory` shows [offset, offset + length) from now on / no longer. A file that shrinks
   // or whose backing moves calls MemoryManager::InvalidateFile on each registered one.
-  virtual void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) = 0;
-  virtual void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) = 0;
+  virtual void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                          bool shared_writable) = 0;
+  virtual void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                             bool shared_writable) = 0;
 
   // madvise(MADV_REMOVE): the bytes read as zero afterwards.
   virtual base::Result<void> PunchHole(uint64_t offset, uint64_t length) {

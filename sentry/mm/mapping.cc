@@ -1,5 +1,5 @@
-// mmap, munmap, mprotect and brk: the checks in Linux's order (mm/mmap.c, mm/mprotect.c of 6.12), then the change to
-// areas, pages and the platform's view.
+// mmap, munmap, mprotect and brk: the checks in Linux's order (mm/mmap.c, mm/mprotect.c of 6.12),
+// then the change to areas, pages and the platform's view.
 
 #include <sys/mman.h>
 
@@ -92,7 +92,8 @@ std::optional<uint64_t> MemoryManager::Impl::FindFreeLocked(uint64_t length, int
 
 bool MemoryManager::Impl::MayExpandLocked(uint64_t bytes, bool data) const {
   const uint64_t total = vmas.total_bytes();
-  if (bytes > limits.address_space_bytes || total > limits.address_space_bytes - bytes) return false;
+  if (bytes > limits.address_space_bytes || total > limits.address_space_bytes - bytes)
+    return false;
   if (!data || limits.data_bytes == ~uint64_t{0}) return true;
   uint64_t data_total = 0;
   for (const auto& [start, vma] : vmas) {
@@ -284,7 +285,8 @@ Result<void> MemoryManager::Impl::ProtectAreaLocked(VmaMap::Iterator it, int pro
   if (!vma.anonymous() && has_gap && old_protection == PROT_NONE) {
     return MapLocked(vma.start, vma.end, false);
   }
-  // Few calls: parts with equal effects are protected together; parts that show nothing do not matter.
+  // Few calls: parts with equal effects are protected together; parts that show nothing do not
+  // matter.
   struct Change {
     uint64_t start, end;
     int protection;
@@ -392,7 +394,8 @@ void MemoryManager::Impl::DropHeapReserveLocked(Leftovers& leftovers) {
 
 Result<void> MemoryManager::Impl::GrowHeapLocked(uint64_t old_end, uint64_t new_end,
                                                  Leftovers& leftovers) {
-  // The pool hands out pages downwards, a heap grows upwards: without a stock each growth would be a mapping of its own.
+  // The pool hands out pages downwards, a heap grows upwards: without a stock each growth would be
+  // a mapping of its own.
   uint64_t at = old_end;
   while (at < new_end) {
     if (heap_reserve.size() == 0 || heap_reserve_at != at) {

@@ -126,8 +126,8 @@ std::optional<FaultSignal> MemoryManager::HandleFault(uint64_t address, uint8_t 
 }
 
 void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, uint64_t length) {
-  // To the end of all offsets: the file has become shorter (MappingRegistry::Truncate), which takes the copies in private
-  // mappings along.
+  // To the end of all offsets: the file has become shorter (MappingRegistry::Truncate), which takes
+  // the copies in private mappings along.
   const bool private_copies = length == ~uint64_t{0} - offset;
   Leftovers leftovers(*this);
   absl::MutexLock lock(&impl_->mu);
@@ -261,8 +261,8 @@ std::vector<VmaInfo> MemoryManager::Vmas() const {
     for (auto it = impl_->pages.FindFrom(vma.start);
          it != impl_->pages.end() && it->second.start < vma.end; ++it) {
       const PrivatePages& run = it->second;
-      line.private_bytes += impl_->ResidentIn(
-          run.Pool(std::max(run.start, vma.start), std::min(run.end, vma.end)));
+      line.private_bytes +=
+          impl_->ResidentIn(run.Pool(std::max(run.start, vma.start), std::min(run.end, vma.end)));
     }
     line.resident_bytes += line.private_bytes;
     lines.push_back(std::move(line));

@@ -1,7 +1,7 @@
 #pragma once
 
-// One guest address space: VMAs, private pages, the copies in and out, and the platform's view of it all.
-// Shared by the tasks that clone with CLONE_VM.
+// One guest address space: VMAs, private pages, the copies in and out, and the platform's view of
+// it all. Shared by the tasks that clone with CLONE_VM.
 
 #include <atomic>
 #include <cstddef>
@@ -24,16 +24,16 @@ class File;
 
 // mmap(2)'s arguments after validation of the descriptor.
 struct MmapRequest {
-  uint64_t address = 0;       // Hint, or exact with MAP_FIXED*.
-  uint64_t length = 0;        // > 0; rounded up inside.
-  int protection = 0;         // PROT_*
-  int flags = 0;              // MAP_*
-  uint64_t offset = 0;        // Page aligned.
+  uint64_t address = 0;                // Hint, or exact with MAP_FIXED*.
+  uint64_t length = 0;                 // > 0; rounded up inside.
+  int protection = 0;                  // PROT_*
+  int flags = 0;                       // MAP_*
+  uint64_t offset = 0;                 // Page aligned.
   std::shared_ptr<Mappable> mappable;  // Null for anonymous memory.
-  std::shared_ptr<File> file;          // Keeps the open file alive; name shown in maps. May be null.
-  bool file_writable = true;           // May PROT_WRITE be given to a shared mapping later (VM_MAYWRITE)?
-  bool file_executable = true;         // May PROT_EXEC be given (not on a noexec mount)?
-  std::string name;                    // For special areas: "[heap]", "[stack]", "[vdso]".
+  std::shared_ptr<File> file;   // Keeps the open file alive; name shown in maps. May be null.
+  bool file_writable = true;    // May PROT_WRITE be given to a shared mapping later (VM_MAYWRITE)?
+  bool file_executable = true;  // May PROT_EXEC be given (not on a noexec mount)?
+  std::string name;             // For special areas: "[heap]", "[stack]", "[vdso]".
   bool grows_down = false;
 };
 
@@ -80,7 +80,8 @@ struct FaultSignal {
   int code = 0;    // SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR
 };
 
-// Identity of a futex word: (0, address space, address) for private ones, the object behind the mapping for shared ones.
+// Identity of a futex word: (0, address space, address) for private ones, the object behind the
+// mapping for shared ones.
 struct FutexKey {
   uint64_t object_high = 0;
   uint64_t object_low = 0;
@@ -94,8 +95,8 @@ struct FutexKey {
 
 class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
  public:
-  // ENOMEM, EAGAIN from the platform. `pool` and `platform` outlive it. `layout_seed` randomises mmap base,
-  // stack and brk (ASLR); 0 for none.
+  // ENOMEM, EAGAIN from the platform. `pool` and `platform` outlive it. `layout_seed` randomises
+  // mmap base, stack and brk (ASLR); 0 for none.
   static base::Result<std::shared_ptr<MemoryManager>> Create(platform::Platform& platform,
                                                              platform::MemoryPool& pool,
                                                              uint64_t layout_seed);
@@ -104,8 +105,9 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   platform::AddressSpace& address_space();
   platform::MemoryPool& pool();
 
-  // --- Copies. Thread-safe. They resolve faults as an access by the guest would (copy on write included).
-  // CopyInBytes/CopyOutBytes: count copied before the first fault; EFAULT only if that is zero.
+  // --- Copies. Thread-safe. They resolve faults as an access by the guest would (copy on write
+  // included). CopyInBytes/CopyOutBytes: count copied before the first fault; EFAULT only if that
+  // is zero.
   base::Result<size_t> CopyInBytes(base::UserAddr addr, std::span<std::byte> out);
   base::Result<size_t> CopyOutBytes(base::UserAddr addr, std::span<const std::byte> data);
   // All or EFAULT.
@@ -114,7 +116,8 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // As a debugger does (ptrace POKE, /proc/PID/mem): ignores protection of private mappings.
   base::Result<size_t> ForceCopyIn(base::UserAddr addr, std::span<std::byte> out);
   base::Result<size_t> ForceCopyOut(base::UserAddr addr, std::span<const std::byte> data);
-  // NUL-terminated, without the NUL. `bytes_max` counts the NUL: ENAMETOOLONG if none is found within it.
+  // NUL-terminated, without the NUL. `bytes_max` counts the NUL: ENAMETOOLONG if none is found
+  // within it.
   base::Result<std::string> CopyInString(base::UserAddr addr, size_t bytes_max);
 
   template <base::AbiSafe T>
@@ -147,10 +150,12 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
     return CopyOutExactly(addr, std::as_bytes(values));
   }
 
-  // Atomic operations on naturally aligned guest words (futex, robust lists). EFAULT; EINVAL if unaligned.
+  // Atomic operations on naturally aligned guest words (futex, robust lists). EFAULT; EINVAL if
+  // unaligned.
   base::Result<uint32_t> LoadWord(base::UserAddr addr);
   // Returns the old value; stored if it equalled `expected`.
-  base::Result<uint32_t> CompareExchangeWord(base::UserAddr addr, uint32_t expected, uint32_t desired);
+  base::Result<uint32_t> CompareExchangeWord(base::UserAddr addr, uint32_t expected,
+                                             uint32_t desired);
   // `shared`: false for FUTEX_PRIVATE_FLAG.
   base::Result<FutexKey> GetFutexKey(base::UserAddr addr, bool shared);
 
@@ -161,8 +166,8 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   base::Result<void> Munmap(uint64_t address, uint64_t length);
   // `protection` may hold PROT_GROWSDOWN.
   base::Result<void> Mprotect(uint64_t address, uint64_t length, int protection);
-  base::Result<uint64_t> Mremap(uint64_t old_address, uint64_t old_length, uint64_t new_length, int flags,
-                                uint64_t new_address);
+  base::Result<uint64_t> Mremap(uint64_t old_address, uint64_t old_length, uint64_t new_length,
+                                int flags, uint64_t new_address);
   // Returns the resulting break, the old one if the request cannot be met, as Linux does.
   uint64_t Brk(uint64_t address);
   void SetBrkStart(uint64_t address);
@@ -177,7 +182,8 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
 
   // Resolves a fault reported by the platform. nullopt: go on; else the signal to force.
   std::optional<FaultSignal> HandleFault(uint64_t address, uint8_t access);
-  // The pages of a file that are registered by AddMapping changed their backing or are gone (truncate).
+  // The pages of a file that are registered by AddMapping changed their backing or are gone
+  // (truncate).
   void InvalidateFile(const Mappable& mappable, uint64_t offset, uint64_t length);
 
   // fork: private pages become copy-on-write on both sides.
@@ -191,7 +197,8 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // In address order.
   std::vector<VmaInfo> Vmas() const;
 
-  // Facts of the loaded program for /proc and prctl(PR_SET_MM); plain data guarded by the memory lock.
+  // Facts of the loaded program for /proc and prctl(PR_SET_MM); plain data guarded by the memory
+  // lock.
   struct Image {
     uint64_t start_code = 0, end_code = 0, start_data = 0, end_data = 0;
     uint64_t start_brk = 0, start_stack = 0;
@@ -213,7 +220,8 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // Where new mappings may lie.
   uint64_t address_min() const;
   uint64_t address_max() const;
-  // Places the mmap area below room for a stack of this limit, as execve does. Before the first mapping.
+  // Places the mmap area below room for a stack of this limit, as execve does. Before the first
+  // mapping.
   void ConfigureLayout(uint64_t stack_limit_bytes);
 
  private:

@@ -27,8 +27,8 @@ namespace sentry {
 inline constexpr uint64_t kEagerBytesMax = uint64_t{1} << 30;
 // Larger ones get it on the first touch, in aligned pieces of this size.
 inline constexpr uint64_t kLazyChunkBytes = uint64_t{64} << 20;
-// Memory that a reserved (PROT_NONE) area gives up in small steps, as malloc's arenas do, comes in such pieces, so that the host
-// sees one mapping instead of one per step.
+// Memory that a reserved (PROT_NONE) area gives up in small steps, as malloc's arenas do, comes in
+// such pieces, so that the host sees one mapping instead of one per step.
 inline constexpr uint64_t kReservedChunkBytes = uint64_t{4} << 20;
 // Copied at a time by a write to a shared-after-fork page or to a private file page.
 inline constexpr uint64_t kCopyClusterBytes = uint64_t{64} << 10;
@@ -45,9 +45,9 @@ inline constexpr size_t kForkMappingsMax = 2048;
 inline constexpr uint8_t kAnyAccess =
     platform::kAccessRead | platform::kAccessWrite | platform::kAccessExec;
 
-// What an operation took out of the address space. Given back by the destructor, which must run after the memory lock
-// is released: files have locks of their own and the host takes time to free pages. By then the platform has
-// forgotten the pages, or they are leaked here on purpose.
+// What an operation took out of the address space. Given back by the destructor, which must run
+// after the memory lock is released: files have locks of their own and the host takes time to free
+// pages. By then the platform has forgotten the pages, or they are leaked here on purpose.
 class Leftovers {
  public:
   explicit Leftovers(MemoryManager& memory);
@@ -109,15 +109,15 @@ struct MemoryManager::Impl {
   bool MayLockLocked(uint64_t bytes) const ABSL_SHARED_LOCKS_REQUIRED(mu);
   // Would this much more private memory be refused outright?
   bool OvercommitsLocked(uint64_t bytes, bool accounted) const ABSL_SHARED_LOCKS_REQUIRED(mu);
-  // Takes [start, end) out of areas and pages, and with `from_host` out of the platform too. Without, the caller
-  // replaces what is mapped there before the lock goes.
+  // Takes [start, end) out of areas and pages, and with `from_host` out of the platform too.
+  // Without, the caller replaces what is mapped there before the lock goes.
   void UnmapLocked(uint64_t start, uint64_t end, bool from_host, Leftovers& leftovers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Puts a new area in and maps what it shows. On failure the range is empty.
   base::Result<void> InstallLocked(Vma vma, bool populate, Leftovers& leftovers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // These two cannot fail: what the platform maps is only a cache of what the areas say, so when the host is out of
-  // mappings everything is thrown out and comes back by faults.
+  // These two cannot fail: what the platform maps is only a cache of what the areas say, so when
+  // the host is out of mappings everything is thrown out and comes back by faults.
   void HostUnmapLocked(uint64_t start, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void HostProtectLocked(uint64_t start, uint64_t end, int protection)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -137,7 +137,8 @@ struct MemoryManager::Impl {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void DescribeFileLocked(const Vma& vma, uint64_t start, uint64_t end, int protection,
                           std::vector<platform::Mapping>& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // Shows the areas of [start, end) to the guest, as far as they have backing. On failure nothing is mapped there.
+  // Shows the areas of [start, end) to the guest, as far as they have backing. On failure nothing
+  // is mapped there.
   base::Result<void> MapLocked(uint64_t start, uint64_t end, bool populate)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Gives pool pages to each page of [start, end) that has none; all of it is private anonymous.
@@ -146,10 +147,12 @@ struct MemoryManager::Impl {
   void WidenLocked(uint64_t* start, uint64_t* end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Bytes of a file into the sentry; short at its end.
   size_t ReadFile(Mappable& mappable, uint64_t offset, std::span<std::byte> out) const;
-  // The file page at `address`, and what follows, as it is on the host. EFAULT beyond the end of the file.
+  // The file page at `address`, and what follows, as it is on the host. EFAULT beyond the end of
+  // the file.
   base::Result<void> MapFileLocked(const Vma& vma, uint64_t address)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // Makes `address` (and what is sensible around it, at least up to `length` for writes by the sentry) accessible.
+  // Makes `address` (and what is sensible around it, at least up to `length` for writes by the
+  // sentry) accessible.
   base::Result<void> ResolveLocked(const Vma& vma, uint64_t address, uint64_t length, bool write,
                                    Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   base::Result<void> BreakCopyOnWriteLocked(const Vma& vma, PrivatePages pages, uint64_t address,
@@ -164,7 +167,8 @@ struct MemoryManager::Impl {
   uint64_t ResidentIn(platform::PoolRange range) const;
 
   // --- mremap.cc, advice.cc, locking.cc.
-  base::Result<void> CheckResizeLocked(const RemapRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  base::Result<void> CheckResizeLocked(const RemapRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   bool ExpandInPlaceLocked(const RemapRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   base::Result<uint64_t> MoveLocked(const RemapRequest& request, uint64_t target,
                                     Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);

@@ -1,4 +1,5 @@
-// mremap(2), by the rules of mm/mremap.c (Linux 6.12). Pages move by renaming: the pool ranges stay, only the guest address changes.
+// mremap(2), by the rules of mm/mremap.c (Linux 6.12). Pages move by renaming: the pool ranges
+// stay, only the guest address changes.
 
 #include <sys/mman.h>
 
@@ -148,8 +149,8 @@ Result<uint64_t> MemoryManager::Impl::RemapToLocked(const RemapRequest& asked,
     }
   }
   if (request.old_length > request.new_length) {
-    UnmapLocked(request.old_address + request.new_length,
-                request.old_address + request.old_length, true, leftovers);
+    UnmapLocked(request.old_address + request.new_length, request.old_address + request.old_length,
+                true, leftovers);
     request.old_length = request.new_length;
   }
   TRY(CheckResizeLocked(request));

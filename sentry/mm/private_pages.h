@@ -1,10 +1,12 @@
 #pragma once
 
-// Which pages of an address space have memory of their own: guest ranges -> pool ranges. Private anonymous
-// memory has them from the start, private file mappings where they were written. Plain data: the owner locks.
+// Which pages of an address space have memory of their own: guest ranges -> pool ranges. Private
+// anonymous memory has them from the start, private file mappings where they were written. Plain
+// data: the owner locks.
 //
-// `copy_on_write`: the pages may have other references (after fork), so they are not mapped writable anywhere. The
-// reverse holds too: a page without the mark has exactly one reference in the pool.
+// `copy_on_write`: the pages may have other references (after fork), so they are not mapped
+// writable anywhere. The reverse holds too: a page without the mark has exactly one reference in
+// the pool.
 
 #include <cstdint>
 #include <map>

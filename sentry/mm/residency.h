@@ -1,7 +1,8 @@
 #pragma once
 
-// Which pages of the pool the host really holds, asked by SEEK_DATA and SEEK_HOLE: the sentry's filter has lseek anyway, and
-// the cost is per run of pages, not per page. The pool's file offset is used by nobody else.
+// Which pages of the pool the host really holds, asked by SEEK_DATA and SEEK_HOLE: the sentry's
+// filter has lseek anyway, and the cost is per run of pages, not per page. The pool's file offset
+// is used by nobody else.
 
 #include <unistd.h>
 
@@ -13,8 +14,8 @@
 
 namespace sentry {
 
-// Calls `visit(PoolRange)` for each run of resident pages in `range`, in order, for `runs_max` runs at most. If the
-// host cannot tell, all of it counts as resident.
+// Calls `visit(PoolRange)` for each run of resident pages in `range`, in order, for `runs_max` runs
+// at most. If the host cannot tell, all of it counts as resident.
 template <typename Visit>
 void ForEachResident(const platform::MemoryPool& pool, platform::PoolRange range, uint64_t runs_max,
                      Visit&& visit) {

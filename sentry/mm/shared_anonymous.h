@@ -1,6 +1,7 @@
 #pragma once
 
-// MAP_SHARED | MAP_ANONYMOUS: pool pages shared by whoever inherits the mapping (Linux's shmem_zero_setup).
+// MAP_SHARED | MAP_ANONYMOUS: pool pages shared by whoever inherits the mapping (Linux's
+// shmem_zero_setup).
 
 #include <cstdint>
 #include <memory>

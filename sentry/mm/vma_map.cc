@@ -107,9 +107,9 @@ void VmaMap::SetEnd(Iterator it, uint64_t end) {
 bool VmaMap::CanJoin(const Vma& a, const Vma& b) {
   return a.end == b.start && a.protection == b.protection && a.may_protect == b.may_protect &&
          a.shared == b.shared && a.grows_down == b.grows_down && a.no_reserve == b.no_reserve &&
-         a.locked == b.locked && a.lock_on_fault == b.lock_on_fault &&
-         a.dont_fork == b.dont_fork && a.wipe_on_fork == b.wipe_on_fork &&
-         a.dont_dump == b.dont_dump && a.mappable == b.mappable && a.file == b.file &&
+         a.locked == b.locked && a.lock_on_fault == b.lock_on_fault && a.dont_fork == b.dont_fork &&
+         a.wipe_on_fork == b.wipe_on_fork && a.dont_dump == b.dont_dump &&
+         a.mappable == b.mappable && a.file == b.file &&
          (a.anonymous() || a.OffsetOf(a.end) == b.offset) &&
          (a.name == b.name || (a.name != nullptr && b.name != nullptr && *a.name == *b.name));
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-// The areas of one address space, ordered by address, and the search for free ones. Plain data: the owner locks.
+// The areas of one address space, ordered by address, and the search for free ones. Plain data: the
+// owner locks.
 
 #include <sys/mman.h>
 
@@ -24,8 +25,8 @@ struct Vma {
   std::shared_ptr<Mappable> mappable;  // Null for private anonymous memory.
   std::shared_ptr<File> file;
   std::shared_ptr<const std::string> name;
-  int protection = 0;                                      // PROT_*
-  int may_protect = PROT_READ | PROT_WRITE | PROT_EXEC;    // VM_MAYREAD...
+  int protection = 0;                                    // PROT_*
+  int may_protect = PROT_READ | PROT_WRITE | PROT_EXEC;  // VM_MAYREAD...
   bool shared = false;
   bool grows_down = false;
   bool no_reserve = false;
@@ -84,8 +85,8 @@ class VmaMap {
   // Joins equal neighbours in and at the edges of the range. Iterators into it become invalid.
   void Merge(uint64_t start, uint64_t end);
 
-  // Free ranges in [low, high): the highest, or the lowest, one of `length` bytes. Keeps the guard gap below
-  // areas that grow down.
+  // Free ranges in [low, high): the highest, or the lowest, one of `length` bytes. Keeps the guard
+  // gap below areas that grow down.
   std::optional<uint64_t> FindGapBelow(uint64_t length, uint64_t low, uint64_t high);
   std::optional<uint64_t> FindGapAbove(uint64_t length, uint64_t low, uint64_t high);
 
@@ -96,7 +97,8 @@ class VmaMap {
 
   Map areas_;
   uint64_t total_bytes_ = 0;
-  // Search memory for FindGapBelow: every gap in [cached_floor_, cached_high_) is at most cached_hole_ bytes.
+  // Search memory for FindGapBelow: every gap in [cached_floor_, cached_high_) is at most
+  // cached_hole_ bytes.
   uint64_t cached_high_ = 0;
   uint64_t cached_floor_ = 0;
   uint64_t cached_hole_ = 0;

@@ -17,7 +17,8 @@ void PendingSignals::Add(const SignalInfo& info, std::shared_ptr<SignalCharge> c
 SignalInfo* PendingSignals::FindTimer(int signal, int32_t timer_id) {
   if (!Contains(signal)) return nullptr;
   for (Entry& entry : entries_) {
-    if (entry.info.signal == signal && entry.info.code == SI_TIMER && entry.info.timer_id == timer_id) {
+    if (entry.info.signal == signal && entry.info.code == SI_TIMER &&
+        entry.info.timer_id == timer_id) {
       return &entry.info;
     }
   }
@@ -28,7 +29,8 @@ std::optional<SignalInfo> PendingSignals::TakeSynchronous(SignalSet allowed) {
   if ((set_ & allowed & kSynchronousSignals) == 0) return std::nullopt;
   for (size_t i = 0; i < entries_.size(); ++i) {
     const SignalInfo& info = entries_[i].info;
-    if ((SignalBit(info.signal) & allowed & kSynchronousSignals) == 0 || info.code <= SI_USER) continue;
+    if ((SignalBit(info.signal) & allowed & kSynchronousSignals) == 0 || info.code <= SI_USER)
+      continue;
     SignalInfo taken = info;
     entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(i));
     bool more = false;

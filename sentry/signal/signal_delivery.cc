@@ -1,5 +1,6 @@
-// Taking a signal (Linux: get_signal, do_signal_stop in kernel/signal.c, 6.12): on the way to guest code the task
-// carries out stops and default actions itself, and stops at the first signal that has a handler.
+// Taking a signal (Linux: get_signal, do_signal_stop in kernel/signal.c, 6.12): on the way to guest
+// code the task carries out stops and default actions itself, and stops at the first signal that
+// has a handler.
 
 #include "sentry/signal/signal_delivery.h"
 
@@ -39,7 +40,8 @@ void SignalDelivery::StartStopLocked(Task& task, int signal) {
   ThreadGroup& group = *task.group_;
   if (!task.stop_dequeued_ || group.IsExiting() || group.exec_task_ != nullptr) return;
   task.stop_dequeued_ = false;
-  if (group.stop_signal_ != 0) return;  // A task that runs while the group is stopped does not exist without ptrace.
+  if (group.stop_signal_ != 0)
+    return;  // A task that runs while the group is stopped does not exist without ptrace.
   group.stop_signal_ = signal;
   group.stop_remaining_ = 0;
   for (Task* member : group.signal_targets_) {
@@ -66,7 +68,8 @@ void SignalDelivery::TakePartInStop(Task& task) {
   }
   if (last) NotifyParent(group, CLD_STOPPED);
   while (true) {
-    const uint32_t state = task.wake_state_.fetch_or(Task::kAsleep, std::memory_order_acq_rel) | Task::kAsleep;
+    const uint32_t state =
+        task.wake_state_.fetch_or(Task::kAsleep, std::memory_order_acq_rel) | Task::kAsleep;
     if (!task.stopped_.load(std::memory_order_acquire) || (state & Task::kKilled) != 0) break;
     task.SleepOnWakeState(state, -1);
   }
@@ -85,7 +88,8 @@ void SignalDelivery::NotifyParent(ThreadGroup& group, int32_t code) {
   info.uid = group.leader_ != nullptr ? group.leader_->credentials()->uid : 0;
   {
     const absl::MutexLock signal_lock(&group.signal_mu_);
-    info.status = code == CLD_CONTINUED ? SIGCONT : (group.stop_signal_ != 0 ? group.stop_signal_ : SIGSTOP);
+    info.status =
+        code == CLD_CONTINUED ? SIGCONT : (group.stop_signal_ != 0 ? group.stop_signal_ : SIGSTOP);
   }
   const ResourceUsage usage = group.Usage();
   info.user_time = usage.user_ns / kTickNs;
@@ -108,7 +112,9 @@ bool SignalDelivery::ActByDefault(Task& task, const SignalInfo& info) {
       // Nobody could continue an orphaned group (POSIX 2.4.3).
       PidNamespace& pids = task.kernel_.pids();
       const absl::ReaderMutexLock tree_lock(&pids.tree_mu());
-      if (group.process_group_ == nullptr || JobControl::IsOrphanedLocked(*group.process_group_, nullptr)) return false;
+      if (group.process_group_ == nullptr ||
+          JobControl::IsOrphanedLocked(*group.process_group_, nullptr))
+        return false;
     }
     const absl::MutexLock lock(&group.signal_mu_);
     StartStopLocked(task, info.signal);
@@ -116,7 +122,8 @@ bool SignalDelivery::ActByDefault(Task& task, const SignalInfo& info) {
   }
   int32_t status = info.signal;
   const std::shared_ptr<MemoryManager> memory = task.memory_ref();
-  if ((bit & kCoreSignals) != 0 && group.Limit(RLIMIT_CORE) > 0 && memory != nullptr && memory->dumpable() == 1) {
+  if ((bit & kCoreSignals) != 0 && group.Limit(RLIMIT_CORE) > 0 && memory != nullptr &&
+      memory->dumpable() == 1) {
     status |= 0x80;  // WCOREDUMP. What a core file would hold is not written: see README.md.
   }
   group.StartExit(status);
@@ -147,7 +154,8 @@ std::optional<SignalToHandle> SignalDelivery::Next(Task& task) {
         action = group.handlers_->Get(info->signal);
         if ((SignalBit(info->signal) & kStopSignals) != 0) task.stop_dequeued_ = true;
         const bool handled = action.handler != kHandlerIgnore && action.handler != kHandlerDefault;
-        if (handled && (action.flags & SA_RESETHAND) != 0) group.handlers_->Set(info->signal, SignalAction{});
+        if (handled && (action.flags & SA_RESETHAND) != 0)
+          group.handlers_->Set(info->signal, SignalAction{});
       }
     }
     if (notify != 0) {
@@ -160,7 +168,8 @@ std::optional<SignalToHandle> SignalDelivery::Next(Task& task) {
     }
     const bool handled = action.handler != kHandlerIgnore && action.handler != kHandlerDefault;
     if (info->from_timer) {
-      if (const std::shared_ptr<ProcessTimers> timers = group.ExistingTimers()) timers->OnSignalGone(*info, handled);
+      if (const std::shared_ptr<ProcessTimers> timers = group.ExistingTimers())
+        timers->OnSignalGone(*info, handled);
     }
     if (handled) return SignalToHandle{*info, action};
     if (action.handler == kHandlerDefault && ActByDefault(task, *info)) return std::nullopt;

@@ -71,7 +71,8 @@ constexpr int32_t kAutoDisarm = static_cast<int32_t>(uint32_t{1} << 31);  // SS_
 constexpr uint64_t kRedZone = 128;
 constexpr uint64_t kFlagDirection = 0x400, kFlagTrap = 0x100, kFlagResume = 0x10000;
 // What rt_sigreturn takes from the frame: AC OF DF TF SF ZF AF PF CF RF.
-constexpr uint64_t kFlagsOfFrame = 0x40000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x10000;
+constexpr uint64_t kFlagsOfFrame =
+    0x40000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x10000;
 constexpr uint16_t kUserCs = 0x33, kUserSs = 0x2b;
 constexpr uint64_t kMinimalSignalStack = 2048;  // MINSIGSTKSZ of the ABI.
 
@@ -165,7 +166,8 @@ void ApplyContext(const SignalContext& c, platform::Registers& r) {
   r.orig_rax = ~uint64_t{0};
 }
 
-// The image in the frame, or only its legacy part when the marks around the extended part are not intact, as Linux does.
+// The image in the frame, or only its legacy part when the marks around the extended part are not
+// intact, as Linux does.
 base::Result<platform::FpuState> ReadFpu(Task& task, uint64_t address) {
   const size_t fpu_bytes = platform::FpuSize();
   platform::FpuState state;
@@ -186,14 +188,17 @@ base::Result<platform::FpuState> ReadFpu(Task& task, uint64_t address) {
     std::memcpy(&magic2, mark.data(), sizeof(magic2));
     extended = magic2 == kMagic2;
   }
-  std::span<std::byte> rest = std::span(state.bytes).subspan(kLegacyBytes, fpu_bytes > kLegacyBytes ? fpu_bytes - kLegacyBytes : 0);
+  std::span<std::byte> rest =
+      std::span(state.bytes)
+          .subspan(kLegacyBytes, fpu_bytes > kLegacyBytes ? fpu_bytes - kLegacyBytes : 0);
   if (extended) {
     if (address % 64 != 0) return Errno(EFAULT);  // XRSTOR would fault.
     TRY(task.memory().CopyInExactly(TRY(UserAddr(address).Plus(kLegacyBytes)),
                                     rest.first(software.xstate_size - kLegacyBytes)));
     uint64_t present = 0;
     std::memcpy(&present, rest.data(), sizeof(present));
-    // Components that the frame did not announce become initial. Those that the CPU does not have are refused below.
+    // Components that the frame did not announce become initial. Those that the CPU does not have
+    // are refused below.
     present &= software.features | ~EnabledFeatures();
     std::memcpy(rest.data(), &present, sizeof(present));
   } else if (!rest.empty()) {
@@ -215,7 +220,8 @@ base::Result<void> SignalFrame::Push(Task& task, const SignalToHandle& signal, S
   AlternateStack& alternate = task.alternate_stack();
   Frame frame{};
   frame.return_address = signal.action.restorer;
-  frame.uc.flags = kUcSigcontextSs | kUcStrictRestoreSs | (fpu_bytes > kLegacyBytes ? kUcFpXstate : 0);
+  frame.uc.flags =
+      kUcSigcontextSs | kUcStrictRestoreSs | (fpu_bytes > kLegacyBytes ? kUcFpXstate : 0);
   frame.uc.stack_address = alternate.address;
   frame.uc.stack_flags = AlternateStackFlags(task) & ~SS_ONSTACK;
   frame.uc.stack_size = alternate.size;
@@ -248,7 +254,8 @@ base::Result<void> SignalFrame::Return(Task& task) {
   // The handler's `ret` has popped the return address.
   const UserAddr at(registers.rsp - sizeof(uint64_t));
   Frame frame;
-  TRY(task.memory().CopyInExactly(at, std::as_writable_bytes(std::span(&frame, 1)).first(offsetof(Frame, info))));
+  TRY(task.memory().CopyInExactly(
+      at, std::as_writable_bytes(std::span(&frame, 1)).first(offsetof(Frame, info))));
   task.set_signal_mask(frame.uc.mask);
   if (frame.uc.context.fpstate == 0) {
     task.context().ResetFpu();

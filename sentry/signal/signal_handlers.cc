@@ -25,7 +25,8 @@ std::shared_ptr<SignalHandlers> SignalHandlers::Copy() const {
 void SignalHandlers::ResetHandled() {
   const absl::MutexLock lock(&mu_);
   for (SignalAction& action : actions_) {
-    action = SignalAction{.handler = action.handler == kHandlerIgnore ? kHandlerIgnore : kHandlerDefault};
+    action = SignalAction{.handler =
+                              action.handler == kHandlerIgnore ? kHandlerIgnore : kHandlerDefault};
   }
 }
 
@@ -33,7 +34,8 @@ SignalSet SignalHandlers::Ignored() const {
   const absl::MutexLock lock(&mu_);
   SignalSet set = 0;
   for (int signal = 1; signal <= kSignalMax; ++signal) {
-    if (actions_[static_cast<size_t>(signal - 1)].handler == kHandlerIgnore) set |= SignalBit(signal);
+    if (actions_[static_cast<size_t>(signal - 1)].handler == kHandlerIgnore)
+      set |= SignalBit(signal);
   }
   return set;
 }

@@ -1,8 +1,8 @@
-// Sending a signal: is it ignored, is there room, and which task is told (Linux: send_signal_locked,
-// prepare_signal, complete_signal in kernel/signal.c, 6.12).
+// Sending a signal: is it ignored, is there room, and which task is told (Linux:
+// send_signal_locked, prepare_signal, complete_signal in kernel/signal.c, 6.12).
 //
-// The group's signal lock is held for the decision; wait queues and timers are told after it is dropped, because
-// their own callbacks look at pending signals.
+// The group's signal lock is held for the decision; wait queues and timers are told after it is
+// dropped, because their own callbacks look at pending signals.
 
 #include <sys/resource.h>
 
@@ -35,13 +35,17 @@ struct SignalDelivery::Effects {
   std::vector<SignalInfo> dropped;
 };
 
-bool SignalDelivery::IsIgnoredLocked(const ThreadGroup& group, const Task* target, int signal, bool force) {
+bool SignalDelivery::IsIgnoredLocked(const ThreadGroup& group, const Task* target, int signal,
+                                     bool force) {
   // A blocked signal waits: its action may change before it is unblocked.
-  if (target != nullptr && ((target->signal_mask() | target->awaited_signals_) & SignalBit(signal)) != 0) return false;
+  if (target != nullptr &&
+      ((target->signal_mask() | target->awaited_signals_) & SignalBit(signal)) != 0)
+    return false;
   const uint64_t handler = group.handlers_->Get(signal).handler;
   const bool forced = force && (SignalBit(signal) & kUnblockable) != 0;
   if (group.unkillable() && handler == kHandlerDefault && !forced) return true;
-  return handler == kHandlerIgnore || (handler == kHandlerDefault && (SignalBit(signal) & kIgnoredByDefault) != 0);
+  return handler == kHandlerIgnore ||
+         (handler == kHandlerDefault && (SignalBit(signal) & kIgnoredByDefault) != 0);
 }
 
 void SignalDelivery::ClearEverywhereLocked(ThreadGroup& group, SignalSet set, Effects& effects) {
@@ -56,7 +60,8 @@ void SignalDelivery::ContinueLocked(ThreadGroup& group, Effects& effects) {
     task->stop_requested_ = false;
     if (task->stopped_.exchange(false)) task->SetWakeBits(Task::kInterrupt);
   }
-  // The parent hears of it from the first task that runs again. A stop that was not complete counts as one that was.
+  // The parent hears of it from the first task that runs again. A stop that was not complete counts
+  // as one that was.
   if (group.stopped_) {
     group.notify_parent_ = CLD_CONTINUED;
     group.continue_report_ = true;
@@ -72,7 +77,8 @@ void SignalDelivery::ContinueLocked(ThreadGroup& group, Effects& effects) {
   }
 }
 
-bool SignalDelivery::PrepareLocked(ThreadGroup& group, Task* target, int signal, bool force, Effects& effects) {
+bool SignalDelivery::PrepareLocked(ThreadGroup& group, Task* target, int signal, bool force,
+                                   Effects& effects) {
   if (group.IsExiting()) return false;
   if ((SignalBit(signal) & kStopSignals) != 0) {
     ClearEverywhereLocked(group, SignalBit(SIGCONT), effects);
@@ -84,7 +90,8 @@ bool SignalDelivery::PrepareLocked(ThreadGroup& group, Task* target, int signal,
   return !IsIgnoredLocked(group, judge, signal, force);
 }
 
-base::Result<void> SignalDelivery::QueueLocked(ThreadGroup& group, Task* target, const SignalInfo& info) {
+base::Result<void> SignalDelivery::QueueLocked(ThreadGroup& group, Task* target,
+                                               const SignalInfo& info) {
   PendingSignals& queue = target != nullptr ? target->pending_ : group.pending_;
   if (info.signal < kFirstRealTime && queue.Contains(info.signal)) return {};
   uint32_t uid = 0;
@@ -138,8 +145,9 @@ void SignalDelivery::CompleteLocked(ThreadGroup& group, Task* target, int signal
   if (chosen == nullptr) return;  // It waits until somebody unblocks it.
   const SignalSet bit = SignalBit(signal);
   const bool fatal = (bit & (kIgnoredByDefault | kStopSignals)) == 0 || signal == SIGKILL;
-  if (fatal && group.handlers_->Get(signal).handler == kHandlerDefault && (bit & kCoreSignals) == 0 &&
-      (chosen->awaited_signals_ & bit) == 0 && (signal == SIGKILL || !group.unkillable())) {
+  if (fatal && group.handlers_->Get(signal).handler == kHandlerDefault &&
+      (bit & kCoreSignals) == 0 && (chosen->awaited_signals_ & bit) == 0 &&
+      (signal == SIGKILL || !group.unkillable())) {
     // The whole process goes at once; nobody needs to dequeue it first.
     group.exit_status_ = signal;
     group.exiting_.store(true, std::memory_order_release);
@@ -157,7 +165,8 @@ void SignalDelivery::RunEffects(ThreadGroup& group, Effects& effects) {
   }
 }
 
-base::Result<void> SignalDelivery::Send(ThreadGroup& group, Task* target, const SignalInfo& info, bool force) {
+base::Result<void> SignalDelivery::Send(ThreadGroup& group, Task* target, const SignalInfo& info,
+                                        bool force) {
   Effects effects;
   base::Result<void> result;
   {
@@ -167,7 +176,8 @@ base::Result<void> SignalDelivery::Send(ThreadGroup& group, Task* target, const 
       if (result.ok()) {
         CompleteLocked(group, target, info.signal);
         for (Task* task : group.signal_targets_) {
-          if (target == nullptr || task == target) effects.notify.push_back(task->shared_from_this());
+          if (target == nullptr || task == target)
+            effects.notify.push_back(task->shared_from_this());
         }
       }
     }
@@ -183,8 +193,9 @@ SignalAction SignalDelivery::SetAction(Task& task, int signal, const SignalActio
   {
     const absl::MutexLock lock(&group.signal_mu_);
     old = group.handlers_->Set(signal, action);
-    const bool ignored = action.handler == kHandlerIgnore || (action.handler == kHandlerDefault &&
-                                                              (SignalBit(signal) & kIgnoredByDefault) != 0);
+    const bool ignored =
+        action.handler == kHandlerIgnore ||
+        (action.handler == kHandlerDefault && (SignalBit(signal) & kIgnoredByDefault) != 0);
     // POSIX 3.3.1.3: pending ones are discarded, blocked or not.
     if (ignored) ClearEverywhereLocked(group, SignalBit(signal), effects);
   }
@@ -197,7 +208,8 @@ void SignalDelivery::RetargetLocked(Task& task, SignalSet no_longer_taken) {
   const SignalSet moved = group.pending_.set() & no_longer_taken;
   for (Task* other : group.signal_targets_) {
     if (other == &task || moved == 0) continue;
-    if ((moved & ~other->signal_mask()) != 0 && !other->IsInterrupted()) other->SetWakeBits(Task::kInterrupt);
+    if ((moved & ~other->signal_mask()) != 0 && !other->IsInterrupted())
+      other->SetWakeBits(Task::kInterrupt);
   }
 }
 
@@ -219,7 +231,8 @@ void SignalDelivery::RemoveTarget(Task& task) {
   bool stop_complete = false;
   {
     const absl::MutexLock lock(&group.signal_mu_);
-    const auto position = std::find(group.signal_targets_.begin(), group.signal_targets_.end(), &task);
+    const auto position =
+        std::find(group.signal_targets_.begin(), group.signal_targets_.end(), &task);
     if (position == group.signal_targets_.end()) return;
     group.signal_targets_.erase(position);
     RetargetLocked(task, ~task.signal_mask());

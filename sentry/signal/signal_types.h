@@ -23,15 +23,17 @@ inline constexpr SignalSet kStopSignals =
     SignalBit(SIGSTOP) | SignalBit(SIGTSTP) | SignalBit(SIGTTIN) | SignalBit(SIGTTOU);
 inline constexpr SignalSet kIgnoredByDefault =
     SignalBit(SIGCONT) | SignalBit(SIGCHLD) | SignalBit(SIGWINCH) | SignalBit(SIGURG);
-inline constexpr SignalSet kCoreSignals = SignalBit(SIGQUIT) | SignalBit(SIGILL) | SignalBit(SIGTRAP) |
-                                          SignalBit(SIGABRT) | SignalBit(SIGFPE) | SignalBit(SIGSEGV) |
-                                          SignalBit(SIGBUS) | SignalBit(SIGSYS) | SignalBit(SIGXCPU) |
-                                          SignalBit(SIGXFSZ);
+inline constexpr SignalSet kCoreSignals =
+    SignalBit(SIGQUIT) | SignalBit(SIGILL) | SignalBit(SIGTRAP) | SignalBit(SIGABRT) |
+    SignalBit(SIGFPE) | SignalBit(SIGSEGV) | SignalBit(SIGBUS) | SignalBit(SIGSYS) |
+    SignalBit(SIGXCPU) | SignalBit(SIGXFSZ);
 // Caused by the instruction at hand, hence delivered before all others.
-inline constexpr SignalSet kSynchronousSignals = SignalBit(SIGSEGV) | SignalBit(SIGBUS) | SignalBit(SIGILL) |
-                                                 SignalBit(SIGTRAP) | SignalBit(SIGFPE) | SignalBit(SIGSYS);
+inline constexpr SignalSet kSynchronousSignals = SignalBit(SIGSEGV) | SignalBit(SIGBUS) |
+                                                 SignalBit(SIGILL) | SignalBit(SIGTRAP) |
+                                                 SignalBit(SIGFPE) | SignalBit(SIGSYS);
 
-// The parts of siginfo_t that the kernel fills, by kind; written to the guest's 128 bytes in one place (signal/signal_info.h).
+// The parts of siginfo_t that the kernel fills, by kind; written to the guest's 128 bytes in one
+// place (signal/signal_info.h).
 struct SignalInfo {
   int32_t signal = 0;
   int32_t error = 0;
@@ -47,8 +49,8 @@ struct SignalInfo {
   int32_t overrun = 0;      // SI_TIMER
   uint64_t address = 0;     // Faults
   int16_t address_lsb = 0;
-  int64_t band = 0;         // SIGIO
-  int32_t fd = 0;           // SIGIO
+  int64_t band = 0;           // SIGIO
+  int32_t fd = 0;             // SIGIO
   uint64_t call_address = 0;  // SIGSYS
   int32_t syscall = 0;        // SIGSYS
   uint32_t architecture = 0;  // SIGSYS

@@ -30,7 +30,8 @@ void Task::ForceSignal(const SignalInfo& info) {
       signal_mask_.store(signal_mask() & ~SignalBit(info.signal), std::memory_order_relaxed);
     }
     // A fault of init ends it: it could only fault again.
-    if (action.handler == kHandlerDefault) group_->unkillable_.store(false, std::memory_order_relaxed);
+    if (action.handler == kHandlerDefault)
+      group_->unkillable_.store(false, std::memory_order_relaxed);
     // An instance that is pending already gives way to this one, which tells of the fault at hand.
     pending_.Clear(SignalBit(info.signal));
   }
@@ -72,7 +73,8 @@ std::optional<SignalInfo> Task::DequeueSignal(SignalSet set) {
     if (!info) info = group_->pending_.Take(set);
   }
   if (info && info->from_timer) {
-    if (const std::shared_ptr<ProcessTimers> timers = group_->ExistingTimers()) timers->OnSignalGone(*info, true);
+    if (const std::shared_ptr<ProcessTimers> timers = group_->ExistingTimers())
+      timers->OnSignalGone(*info, true);
   }
   return info;
 }

@@ -16,18 +16,22 @@ namespace {
 using base::Errno;
 using base::Result;
 
-// A stream packet grows up to this much before another one is begun: small writes do not each cost an allocation.
+// A stream packet grows up to this much before another one is begun: small writes do not each cost
+// an allocation.
 constexpr size_t kMergeBytes = 4096;
 constexpr size_t kStreamPieceBytes = 65536;
 // What a packet costs beside its bytes: empty datagrams must not be free.
 constexpr size_t kPacketOverheadBytes = 64;
 constexpr size_t kWritersMax = 1024;
 
-size_t Cost(const Packet& packet) { return packet.data.size() - packet.consumed + kPacketOverheadBytes; }
+size_t Cost(const Packet& packet) {
+  return packet.data.size() - packet.consumed + kPacketOverheadBytes;
+}
 
 }  // namespace
 
-Channel::Channel(RightsInFlight& rights, Mode mode, std::shared_ptr<WaitQueue> reader, const Limits& limits)
+Channel::Channel(RightsInFlight& rights, Mode mode, std::shared_ptr<WaitQueue> reader,
+                 const Limits& limits)
     : rights_(rights), mode_(mode), reader_(std::move(reader)), limits_(limits) {}
 
 Channel::~Channel() { Clear(); }
@@ -38,7 +42,8 @@ size_t Channel::RoomLocked() const {
   return limits_.bytes - std::min(bytes_, limits_.bytes);
 }
 
-Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary& ancillary, const SocketAddress& source,
+Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary& ancillary,
+                             const SocketAddress& source,
                              const std::shared_ptr<WaitQueue>& writer) {
   const bool stream = mode_ == Mode::kStream;
   while (true) {
@@ -46,7 +51,8 @@ Result<size_t> Channel::Send(Task& task, IoBuffer& from, Ancillary& ancillary, c
     {
       const absl::MutexLock lock(&mu_);
       if (reading_finished_ || writing_finished_) return Errno(EPIPE);
-      if (!stream && from.remaining() + kPacketOverheadBytes > limits_.bytes) return Errno(EMSGSIZE);
+      if (!stream && from.remaining() + kPacketOverheadBytes > limits_.bytes)
+        return Errno(EMSGSIZE);
       const size_t room = RoomLocked();
       const size_t wanted = from.remaining() + (stream ? 0 : kPacketOverheadBytes);
       if (stream ? room == 0 : room < wanted || (room == 0 && wanted == 0)) {
@@ -80,8 +86,8 @@ void Channel::Enqueue(Packet packet) {
   const absl::MutexLock lock(&mu_);
   if (mode_ == Mode::kStream && !packets_.empty() && packet.ancillary.files.empty()) {
     Packet& last = packets_.back();
-    if (last.data.size() + packet.data.size() <= kMergeBytes && last.ancillary.files.empty() && last.consumed == 0 &&
-        last.data.capacity() >= last.data.size() + packet.data.size() &&
+    if (last.data.size() + packet.data.size() <= kMergeBytes && last.ancillary.files.empty() &&
+        last.consumed == 0 && last.data.capacity() >= last.data.size() + packet.data.size() &&
         last.ancillary.credentials == packet.ancillary.credentials) {
       last.data.insert(last.data.end(), packet.data.begin(), packet.data.end());
       bytes_ += packet.data.size();
@@ -89,7 +95,8 @@ void Channel::Enqueue(Packet packet) {
     }
   }
   // Room for small writes that follow; readers hold references to the bytes, so they never move.
-  if (mode_ == Mode::kStream && packet.data.size() < kMergeBytes / 4) packet.data.reserve(kMergeBytes);
+  if (mode_ == Mode::kStream && packet.data.size() < kMergeBytes / 4)
+    packet.data.reserve(kMergeBytes);
   bytes_ += Cost(packet);
   packets_.push_back(std::move(packet));
 }
@@ -142,12 +149,14 @@ Result<ReceiveResult> Channel::EmptyLocked() {
 
 Result<ReceiveResult> Channel::Receive(const ReceiveRequest& request, bool split_credentials) {
   const absl::MutexLock reading(&read_mu_);
-  return mode_ == Mode::kStream ? ReceiveStream(request, split_credentials) : ReceiveRecord(request);
+  return mode_ == Mode::kStream ? ReceiveStream(request, split_credentials)
+                                : ReceiveRecord(request);
 }
 
-// References to packets stay valid while mu_ is released: only the reader takes packets away, and a deque
-// does not move its elements when one is added at the end.
-Result<ReceiveResult> Channel::ReceiveStream(const ReceiveRequest& request, bool split_credentials) {
+// References to packets stay valid while mu_ is released: only the reader takes packets away, and a
+// deque does not move its elements when one is added at the end.
+Result<ReceiveResult> Channel::ReceiveStream(const ReceiveRequest& request,
+                                             bool split_credentials) {
   const bool peek = (request.flags & MSG_PEEK) != 0;
   ReceiveResult result;
   size_t index = 0;
@@ -164,7 +173,8 @@ Result<ReceiveResult> Channel::ReceiveStream(const ReceiveRequest& request, bool
       packet = &packets_[index];
       bytes = std::span<const std::byte>(packet->data).subspan(packet->consumed);
     }
-    if (any && split_credentials && packet->ancillary.credentials != result.ancillary.credentials) break;
+    if (any && split_credentials && packet->ancillary.credentials != result.ancillary.credentials)
+      break;
     const size_t wanted = std::min<uint64_t>(bytes.size(), request.to.remaining());
     size_t copied = 0;
     if (wanted > 0) {
@@ -217,7 +227,8 @@ Result<ReceiveResult> Channel::ReceiveRecord(const ReceiveRequest& request) {
   const size_t wanted = std::min<uint64_t>(packet->data.size(), request.to.remaining());
   if (wanted < packet->data.size()) result.flags |= MSG_TRUNC;
   base::Result<size_t> copied = size_t{0};
-  if (wanted > 0) copied = request.to.CopyOut(std::span<const std::byte>(packet->data).first(wanted));
+  if (wanted > 0)
+    copied = request.to.CopyOut(std::span<const std::byte>(packet->data).first(wanted));
   if (!packet->ancillary.files.empty()) {
     rights_.Receive([&] { result.ancillary.files = TakeFiles(*packet, peek); });
   }
@@ -357,7 +368,8 @@ void Channel::Clear() {
   }
   std::vector<FileRef> files;
   for (Packet& packet : packets) {
-    std::move(packet.ancillary.files.begin(), packet.ancillary.files.end(), std::back_inserter(files));
+    std::move(packet.ancillary.files.begin(), packet.ancillary.files.end(),
+              std::back_inserter(files));
     packet.ancillary.files.clear();
   }
   if (!files.empty()) {
@@ -377,7 +389,8 @@ std::vector<FileRef> Channel::StripFiles() {
   const absl::MutexLock lock(&mu_);
   std::vector<FileRef> files;
   for (Packet& packet : packets_) {
-    std::move(packet.ancillary.files.begin(), packet.ancillary.files.end(), std::back_inserter(files));
+    std::move(packet.ancillary.files.begin(), packet.ancillary.files.end(),
+              std::back_inserter(files));
     packet.ancillary.files.clear();
   }
   return files;

@@ -1,10 +1,11 @@
 #pragma once
 
-// One direction of a connection, or the inbox of a datagram socket: a bounded queue of packets. Its reader and
-// its writers know nothing of each other but this object, so the two ends of a connection never lock each other.
+// One direction of a connection, or the inbox of a datagram socket: a bounded queue of packets. Its
+// reader and its writers know nothing of each other but this object, so the two ends of a
+// connection never lock each other.
 //
-// Bytes are copied to and from guests outside mu_. Readers hold read_mu_ over their copy, so that two of them see the stream in
-// order; nothing that a copy needs ever takes that lock.
+// Bytes are copied to and from guests outside mu_. Readers hold read_mu_ over their copy, so that
+// two of them see the stream in order; nothing that a copy needs ever takes that lock.
 
 #include <cstddef>
 #include <cstdint>
@@ -37,15 +38,17 @@ class Channel {
     size_t packets = ~size_t{0};
   };
   // `rights` outlives the channel.
-  Channel(RightsInFlight& rights, Mode mode, std::shared_ptr<WaitQueue> reader, const Limits& limits);
+  Channel(RightsInFlight& rights, Mode mode, std::shared_ptr<WaitQueue> reader,
+          const Limits& limits);
   ~Channel();
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
   // --- Writers. `writer` is notified when there is room again.
-  // Files leave `ancillary` with the first packet. Takes as much as fits (kStream) or all (kRecords: EMSGSIZE if it never can). EAGAIN, EPIPE if the reader is done, ETOOMANYREFS.
-  base::Result<size_t> Send(Task& task, IoBuffer& from, Ancillary& ancillary, const SocketAddress& source,
-                            const std::shared_ptr<WaitQueue>& writer);
+  // Files leave `ancillary` with the first packet. Takes as much as fits (kStream) or all
+  // (kRecords: EMSGSIZE if it never can). EAGAIN, EPIPE if the reader is done, ETOOMANYREFS.
+  base::Result<size_t> Send(Task& task, IoBuffer& from, Ancillary& ancillary,
+                            const SocketAddress& source, const std::shared_ptr<WaitQueue>& writer);
   // Puts a packet in without regard to the guest: EAGAIN if there is no room.
   base::Result<void> Push(Packet packet);
   bool HasRoom() const ABSL_LOCKS_EXCLUDED(mu_);  // For POLLOUT: half empty.
@@ -53,8 +56,8 @@ class Channel {
   void NoteWriter(const std::shared_ptr<WaitQueue>& writer) ABSL_LOCKS_EXCLUDED(mu_);
   void set_byte_limit(size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // --- Reader. `split_credentials`: a stream read stops where the writer's identity changes (SO_PASSCRED).
-  // EAGAIN while empty; after the end 0 bytes, or the error of the reset, once.
+  // --- Reader. `split_credentials`: a stream read stops where the writer's identity changes
+  // (SO_PASSCRED). EAGAIN while empty; after the end 0 bytes, or the error of the reset, once.
   base::Result<ReceiveResult> Receive(const ReceiveRequest& request, bool split_credentials);
   bool Readable() const ABSL_LOCKS_EXCLUDED(mu_);  // Bytes, end or error.
   bool HasData() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -62,7 +65,8 @@ class Channel {
   // Of the first record, or of all for a stream.
   size_t NextBytes() const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // --- Urgent data of TCP: one byte beside the stream (MSG_OOB), the latest replaces one that was not read.
+  // --- Urgent data of TCP: one byte beside the stream (MSG_OOB), the latest replaces one that was
+  // not read.
   void PushUrgent(std::byte byte) ABSL_LOCKS_EXCLUDED(mu_);
   // EINVAL if there is none.
   base::Result<std::byte> TakeUrgent(bool peek) ABSL_LOCKS_EXCLUDED(mu_);
@@ -92,7 +96,8 @@ class Channel {
   size_t RoomLocked() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   base::Result<ReceiveResult> ReceiveStream(const ReceiveRequest& request, bool split_credentials)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);
-  base::Result<ReceiveResult> ReceiveRecord(const ReceiveRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);
+  base::Result<ReceiveResult> ReceiveRecord(const ReceiveRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);
   base::Result<ReceiveResult> EmptyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Enqueue(Packet packet) ABSL_LOCKS_EXCLUDED(mu_);
   // The files of the packet at `index` go to the reader: moved, or copied for MSG_PEEK.

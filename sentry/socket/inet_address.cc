@@ -17,7 +17,8 @@ constexpr uint32_t kIpv6AddressBytesMin = 24;  // SIN6_LEN_RFC2133: without the 
 InetAddress InetAddress::V4(uint32_t host_order, uint16_t port) {
   InetAddress address;
   std::copy(kMappedPrefix.begin(), kMappedPrefix.end(), address.bytes.begin());
-  for (size_t i = 0; i < 4; ++i) address.bytes[12 + i] = static_cast<uint8_t>(host_order >> (24 - 8 * i));
+  for (size_t i = 0; i < 4; ++i)
+    address.bytes[12 + i] = static_cast<uint8_t>(host_order >> (24 - 8 * i));
   address.port = port;
   return address;
 }
@@ -29,10 +30,13 @@ InetAddress InetAddress::V6Loopback(uint16_t port) {
   return address;
 }
 
-bool InetAddress::is_v4() const { return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin()); }
+bool InetAddress::is_v4() const {
+  return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin());
+}
 
 uint32_t InetAddress::v4() const {
-  return uint32_t{bytes[12]} << 24 | uint32_t{bytes[13]} << 16 | uint32_t{bytes[14]} << 8 | bytes[15];
+  return uint32_t{bytes[12]} << 24 | uint32_t{bytes[13]} << 16 | uint32_t{bytes[14]} << 8 |
+         bytes[15];
 }
 
 bool InetAddress::is_any() const {
@@ -45,10 +49,14 @@ bool InetAddress::is_loopback() const {
   return SameHost(V6Loopback(0));
 }
 
-bool InetAddress::is_multicast() const { return is_v4() ? (bytes[12] & 0xf0) == 0xe0 : bytes[0] == 0xff; }
+bool InetAddress::is_multicast() const {
+  return is_v4() ? (bytes[12] & 0xf0) == 0xe0 : bytes[0] == 0xff;
+}
 bool InetAddress::is_broadcast() const { return is_v4() && v4() == 0xffffffff; }
 
-InetAddress AnyAddress(int family) { return family == AF_INET ? InetAddress::V4(0, 0) : InetAddress(); }
+InetAddress AnyAddress(int family) {
+  return family == AF_INET ? InetAddress::V4(0, 0) : InetAddress();
+}
 
 base::Result<InetAddress> ParseInetAddress(const SocketAddress& address, int family) {
   if (family == AF_INET) {
@@ -65,7 +73,8 @@ base::Result<InetAddress> ParseInetAddress(const SocketAddress& address, int fam
   std::memcpy(&raw, address.bytes.data(), std::min<size_t>(sizeof(raw), address.length));
   if (raw.sin6_family != AF_INET6) return base::Errno(EAFNOSUPPORT);
   InetAddress result;
-  std::copy(std::begin(raw.sin6_addr.s6_addr), std::end(raw.sin6_addr.s6_addr), result.bytes.begin());
+  std::copy(std::begin(raw.sin6_addr.s6_addr), std::end(raw.sin6_addr.s6_addr),
+            result.bytes.begin());
   result.port = ntohs(raw.sin6_port);
   return result;
 }

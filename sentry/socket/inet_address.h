@@ -18,9 +18,9 @@ struct InetAddress {
   static InetAddress V4(uint32_t host_order, uint16_t port);
   static InetAddress V6Loopback(uint16_t port);
 
-  bool is_v4() const;      // Mapped.
-  uint32_t v4() const;     // Host order. Precondition: is_v4().
-  bool is_any() const;     // :: or 0.0.0.0
+  bool is_v4() const;        // Mapped.
+  uint32_t v4() const;       // Host order. Precondition: is_v4().
+  bool is_any() const;       // :: or 0.0.0.0
   bool is_loopback() const;  // 127.0.0.0/8 or ::1
   bool is_multicast() const;
   bool is_broadcast() const;  // 255.255.255.255

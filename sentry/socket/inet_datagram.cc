@@ -23,8 +23,8 @@ using base::Result;
 InetDatagramSocket::InetDatagramSocket(Kernel& kernel, int family, int protocol, bool nonblocking,
                                        CredentialsRef credentials)
     : InetSocket(kernel, {family, SOCK_DGRAM, protocol}, nonblocking, std::move(credentials)),
-      inbox_(std::make_shared<Channel>(kernel.network().rights(), Channel::Mode::kRecords, shared_queue(),
-                                       Channel::Limits{})) {}
+      inbox_(std::make_shared<Channel>(kernel.network().rights(), Channel::Mode::kRecords,
+                                       shared_queue(), Channel::Limits{})) {}
 
 Result<void> InetDatagramSocket::Connect(Task&, const SocketAddress& address) {
   if (address.length >= 2 && address.family() == AF_UNSPEC) {
@@ -38,10 +38,13 @@ Result<void> InetDatagramSocket::Connect(Task&, const SocketAddress& address) {
 }
 
 // The socket's options, or what came with the message (ip(7), ipv6(7)). EINVAL.
-Result<InetDatagramSocket::Header> InetDatagramSocket::HeaderFor(const Ancillary& ancillary, bool v4) {
+Result<InetDatagramSocket::Header> InetDatagramSocket::HeaderFor(const Ancillary& ancillary,
+                                                                 bool v4) {
   Header header;
-  header.hop_limit = PlainOption(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS).value_or(64);
-  header.traffic_class = PlainOption(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS).value_or(0);
+  header.hop_limit =
+      PlainOption(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS).value_or(64);
+  header.traffic_class =
+      PlainOption(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS).value_or(0);
   for (const ControlMessage& message : ancillary.others) {
     const bool of_v4 = message.level == IPPROTO_IP;
     if (message.level != IPPROTO_IPV6 && !of_v4) continue;
@@ -65,9 +68,11 @@ Result<InetDatagramSocket::Header> InetDatagramSocket::HeaderFor(const Ancillary
 }
 
 // In Linux's order: where to, hop limit, traffic class.
-void InetDatagramSocket::AddControl(InetDatagramSocket& target, const InetAddress& to, const Header& header,
-                                    Ancillary& ancillary) {
-  const auto wants = [&](int level, int name) { return target.PlainOption(level, name).value_or(0) != 0; };
+void InetDatagramSocket::AddControl(InetDatagramSocket& target, const InetAddress& to,
+                                    const Header& header, Ancillary& ancillary) {
+  const auto wants = [&](int level, int name) {
+    return target.PlainOption(level, name).value_or(0) != 0;
+  };
   const auto add = [&](int32_t level, int32_t type, const auto& value) {
     const auto* raw = reinterpret_cast<const uint8_t*>(&value);
     ancillary.others.push_back({level, type, {raw, raw + sizeof(value)}});
@@ -80,7 +85,8 @@ void InetDatagramSocket::AddControl(InetDatagramSocket& target, const InetAddres
   }
   if (to.is_v4()) {
     if (wants(IPPROTO_IP, IP_RECVTTL)) add(IPPROTO_IP, IP_TTL, header.hop_limit);
-    if (wants(IPPROTO_IP, IP_RECVTOS)) add(IPPROTO_IP, IP_TOS, static_cast<uint8_t>(header.traffic_class));
+    if (wants(IPPROTO_IP, IP_RECVTOS))
+      add(IPPROTO_IP, IP_TOS, static_cast<uint8_t>(header.traffic_class));
   }
   if (target.kind().family != AF_INET6) return;
   if (wants(IPPROTO_IPV6, IPV6_RECVPKTINFO)) {
@@ -99,7 +105,8 @@ Result<void> InetDatagramSocket::Deliver(Task&, SendRequest& request, InetDatagr
   const Header header = TRY(HeaderFor(request.ancillary, to.is_v4()));
   Packet packet;
   packet.data.resize(request.from.remaining());
-  if (!packet.data.empty() && TRY(request.from.CopyIn(packet.data)) < packet.data.size()) return Errno(EFAULT);
+  if (!packet.data.empty() && TRY(request.from.CopyIn(packet.data)) < packet.data.size())
+    return Errno(EFAULT);
   packet.from = FormatInetAddress(from, target.kind().family);
   AddControl(target, to, header, packet.ancillary);
   // A full or closed receiver loses the datagram, as UDP does.
@@ -132,7 +139,8 @@ Result<size_t> InetDatagramSocket::Send(Task& task, SendRequest& request) {
     from = to.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, port) : InetAddress::V6Loopback(port);
   }
   const size_t size = request.from.remaining();
-  const auto target = std::static_pointer_cast<InetDatagramSocket>(ports().FindReceiver(protocol(), to, from));
+  const auto target =
+      std::static_pointer_cast<InetDatagramSocket>(ports().FindReceiver(protocol(), to, from));
   if (target == nullptr) {
     // The answer of an unused port (ICMP) reaches connected sockets only.
     request.from.Skip(size);
@@ -180,17 +188,18 @@ class InetFamilyImpl final : public SocketFamily {
     switch (kind.type) {
       case SOCK_STREAM:
         if (kind.protocol != 0 && kind.protocol != IPPROTO_TCP) return Errno(EPROTONOSUPPORT);
-        return SocketRef(
-            std::make_shared<InetStreamSocket>(task.kernel(), kind.family, nonblocking, task.credentials()));
+        return SocketRef(std::make_shared<InetStreamSocket>(task.kernel(), kind.family, nonblocking,
+                                                            task.credentials()));
       case SOCK_DGRAM:
         // Echo sockets for ping: nobody is in net.ipv4.ping_group_range.
         if (kind.protocol == IPPROTO_ICMP || kind.protocol == IPPROTO_ICMPV6) return Errno(EACCES);
-        if (kind.protocol != 0 && kind.protocol != IPPROTO_UDP && kind.protocol != IPPROTO_UDPLITE) {
+        if (kind.protocol != 0 && kind.protocol != IPPROTO_UDP &&
+            kind.protocol != IPPROTO_UDPLITE) {
           return Errno(EPROTONOSUPPORT);
         }
-        return SocketRef(std::make_shared<InetDatagramSocket>(task.kernel(), kind.family,
-                                                              kind.protocol == 0 ? IPPROTO_UDP : kind.protocol,
-                                                              nonblocking, task.credentials()));
+        return SocketRef(std::make_shared<InetDatagramSocket>(
+            task.kernel(), kind.family, kind.protocol == 0 ? IPPROTO_UDP : kind.protocol,
+            nonblocking, task.credentials()));
       case SOCK_RAW:
         // No packets exist to look at.
         return Errno(task.credentials()->HasCapability(CAP_NET_RAW) ? EPROTONOSUPPORT : EPERM);

@@ -1,5 +1,6 @@
-// Options of the internet sockets. On a loopback without packets most have nothing to act on: they are checked, kept and given
-// back, so that a program reads what it set. Those that promise something we do not do are refused.
+// Options of the internet sockets. On a loopback without packets most have nothing to act on: they
+// are checked, kept and given back, so that a program reads what it set. Those that promise
+// something we do not do are refused.
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -70,15 +71,16 @@ constexpr PlainOptionRule kRules[] = {
 };
 
 const PlainOptionRule* FindRule(int level, int name) {
-  const auto* found = std::find_if(std::begin(kRules), std::end(kRules), [&](const PlainOptionRule& rule) {
-    return rule.level == level && rule.name == name;
-  });
+  const auto* found = std::find_if(
+      std::begin(kRules), std::end(kRules),
+      [&](const PlainOptionRule& rule) { return rule.level == level && rule.name == name; });
   return found == std::end(kRules) ? nullptr : found;
 }
 
 // IP options may be given as one byte.
 Result<int32_t> ShortOrNumber(int level, std::span<const uint8_t> value) {
-  if (level == IPPROTO_IP && value.size() >= 1 && value.size() < sizeof(int32_t)) return int32_t{value[0]};
+  if (level == IPPROTO_IP && value.size() >= 1 && value.size() < sizeof(int32_t))
+    return int32_t{value[0]};
   return OptionNumber(value);
 }
 
@@ -109,7 +111,8 @@ Result<std::vector<uint8_t>> InetSocket::GetOption(Task& task, int level, int na
   return Errno(ENOPROTOOPT);
 }
 
-Result<void> InetSocket::SetOption(Task& task, int level, int name, std::span<const uint8_t> value) {
+Result<void> InetSocket::SetOption(Task& task, int level, int name,
+                                   std::span<const uint8_t> value) {
   if (level == SOL_SOCKET) {
     TRY(Socket::SetOption(task, level, name, value));
     reuse_address_ = options().reuse_address.load();
@@ -117,7 +120,8 @@ Result<void> InetSocket::SetOption(Task& task, int level, int name, std::span<co
     return {};
   }
   if (level == IPPROTO_IPV6 && kind().family != AF_INET6) return Errno(ENOPROTOOPT);
-  if ((level == IPPROTO_TCP || level == IPPROTO_UDPLITE) && protocol() != level) return Errno(ENOPROTOOPT);
+  if ((level == IPPROTO_TCP || level == IPPROTO_UDPLITE) && protocol() != level)
+    return Errno(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
     const int32_t on = TRY(OptionNumber(value));
     if (local().port != 0) return Errno(EINVAL);
@@ -166,7 +170,8 @@ Result<std::vector<uint8_t>> InetStreamSocket::GetOption(Task& task, int level, 
   }
 }
 
-Result<void> InetStreamSocket::SetOption(Task& task, int level, int name, std::span<const uint8_t> value) {
+Result<void> InetStreamSocket::SetOption(Task& task, int level, int name,
+                                         std::span<const uint8_t> value) {
   if (level != IPPROTO_TCP) {
     TRY(InetSocket::SetOption(task, level, name, value));
     if (const auto inbox = core_.inbox()) inbox->set_urgent_inline(options().oob_inline);

@@ -33,7 +33,8 @@ int Match(const InetAddress& bound, bool v6_only, const InetAddress& to) {
 
 }  // namespace
 
-bool InetPorts::ConflictsLocked(const InetSocket& socket, const InetAddress& address, References& seen) {
+bool InetPorts::ConflictsLocked(const InetSocket& socket, const InetAddress& address,
+                                References& seen) {
   const auto found = ports_.find({socket.protocol(), address.port});
   if (found == ports_.end()) return false;
   for (const Entry& entry : found->second) {
@@ -41,7 +42,8 @@ bool InetPorts::ConflictsLocked(const InetSocket& socket, const InetAddress& add
     const auto other = seen.emplace_back(entry.socket.lock());
     if (other == nullptr) continue;
     if (!Overlap(address, socket.v6_only(), entry.address, other->v6_only())) continue;
-    if (socket.shares_port() && other->shares_port() && socket.owner_uid() == other->owner_uid()) continue;
+    if (socket.shares_port() && other->shares_port() && socket.owner_uid() == other->owner_uid())
+      continue;
     const bool reuse = socket.reuses_address() && other->reuses_address();
     if (reuse && (socket.protocol() != IPPROTO_TCP || !other->listening())) continue;
     return true;
@@ -49,7 +51,8 @@ bool InetPorts::ConflictsLocked(const InetSocket& socket, const InetAddress& add
   return false;
 }
 
-Result<uint16_t> InetPorts::Bind(const std::shared_ptr<InetSocket>& socket, const InetAddress& address) {
+Result<uint16_t> InetPorts::Bind(const std::shared_ptr<InetSocket>& socket,
+                                 const InetAddress& address) {
   References seen;
   const absl::MutexLock lock(&mu_);
   InetAddress wanted = address;
@@ -57,7 +60,9 @@ Result<uint16_t> InetPorts::Bind(const std::shared_ptr<InetSocket>& socket, cons
     constexpr uint32_t kCount = kEphemeralLast - kEphemeralFirst + 1;
     uint32_t tried = 0;
     for (; tried < kCount; ++tried) {
-      next_ephemeral_ = next_ephemeral_ == kEphemeralLast ? kEphemeralFirst : static_cast<uint16_t>(next_ephemeral_ + 1);
+      next_ephemeral_ = next_ephemeral_ == kEphemeralLast
+                            ? kEphemeralFirst
+                            : static_cast<uint16_t>(next_ephemeral_ + 1);
       // A port that nobody has at all: sharing is for those who name it.
       if (!ports_.contains({socket->protocol(), next_ephemeral_})) break;
     }
@@ -117,7 +122,8 @@ std::shared_ptr<InetSocket> InetPorts::FindListener(const InetAddress& to) {
   return best[turn_++ % best.size()];
 }
 
-std::shared_ptr<InetSocket> InetPorts::FindReceiver(int protocol, const InetAddress& to, const InetAddress& from) {
+std::shared_ptr<InetSocket> InetPorts::FindReceiver(int protocol, const InetAddress& to,
+                                                    const InetAddress& from) {
   References seen;
   std::shared_ptr<InetSocket> best;
   const absl::MutexLock lock(&mu_);
@@ -157,7 +163,8 @@ std::vector<std::shared_ptr<InetSocket>> InetPorts::All() {
   const absl::MutexLock lock(&mu_);
   std::vector<std::shared_ptr<InetSocket>> all;
   for (const auto& [number, socket] : sockets_) {
-    if (auto file = std::static_pointer_cast<InetSocket>(socket->weak_from_this().lock())) all.push_back(std::move(file));
+    if (auto file = std::static_pointer_cast<InetSocket>(socket->weak_from_this().lock()))
+      all.push_back(std::move(file));
   }
   return all;
 }

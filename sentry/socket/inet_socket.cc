@@ -22,7 +22,8 @@ using base::Result;
 
 // --- Both protocols.
 
-InetSocket::InetSocket(Kernel& kernel, const Kind& kind, bool nonblocking, CredentialsRef credentials)
+InetSocket::InetSocket(Kernel& kernel, const Kind& kind, bool nonblocking,
+                       CredentialsRef credentials)
     : Socket(kernel, kind, nonblocking, std::move(credentials)), local_(AnyAddress(kind.family)) {
   ports().Register(this);
 }
@@ -93,7 +94,8 @@ Result<void> InetSocket::Bind(Task& task, const SocketAddress& address) {
 }
 
 Result<void> InetSocket::BindFor(const InetAddress& peer) {
-  InetAddress source = peer.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, 0) : InetAddress::V6Loopback(0);
+  InetAddress source =
+      peer.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, 0) : InetAddress::V6Loopback(0);
   bool has_port = false;
   {
     const absl::MutexLock lock(&name_mu_);
@@ -120,7 +122,8 @@ Result<InetAddress> InetSocket::Destination(const SocketAddress& address) {
     to = TRY(ParseInetAddress(address, kind().family));
   }
   if (to.is_v4() && v6_only()) return Errno(ENETUNREACH);
-  if (to.is_any()) to = to.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, to.port) : InetAddress::V6Loopback(to.port);
+  if (to.is_any())
+    to = to.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, to.port) : InetAddress::V6Loopback(to.port);
   if (to.is_broadcast() && !options().broadcast) return Errno(EACCES);
   if (!to.is_loopback()) return Errno(ENETUNREACH);
   const InetAddress from = local();
@@ -129,7 +132,9 @@ Result<InetAddress> InetSocket::Destination(const SocketAddress& address) {
   return to;
 }
 
-Result<SocketAddress> InetSocket::LocalAddress() { return FormatInetAddress(local(), kind().family); }
+Result<SocketAddress> InetSocket::LocalAddress() {
+  return FormatInetAddress(local(), kind().family);
+}
 
 Result<SocketAddress> InetSocket::PeerAddress() {
   const auto peer = connected_peer();
@@ -139,9 +144,11 @@ Result<SocketAddress> InetSocket::PeerAddress() {
 
 // --- TCP.
 
-InetStreamSocket::InetStreamSocket(Kernel& kernel, int family, bool nonblocking, CredentialsRef credentials)
+InetStreamSocket::InetStreamSocket(Kernel& kernel, int family, bool nonblocking,
+                                   CredentialsRef credentials)
     : InetSocket(kernel, {family, SOCK_STREAM, IPPROTO_TCP}, nonblocking, std::move(credentials)),
-      core_(kernel.network().rights(), StreamCore::Rules::kTcp, Channel::Mode::kStream, shared_queue()) {}
+      core_(kernel.network().rights(), StreamCore::Rules::kTcp, Channel::Mode::kStream,
+            shared_queue()) {}
 
 InetStreamSocket::~InetStreamSocket() {
   if (options().linger_on != 0 && options().linger_seconds == 0) core_.ResetOnClose();
@@ -149,7 +156,8 @@ InetStreamSocket::~InetStreamSocket() {
 
 Result<void> InetStreamSocket::Listen(Task&, int backlog) {
   const StreamCore::State state = core_.state();
-  if (state != StreamCore::State::kNew && state != StreamCore::State::kListening) return Errno(EINVAL);
+  if (state != StreamCore::State::kNew && state != StreamCore::State::kListening)
+    return Errno(EINVAL);
   if (local().port == 0) TRY(BindTo(local()));
   TRY(ports().CheckListen(*this));
   return core_.Listen(backlog);
@@ -171,7 +179,8 @@ Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
     if (found == nullptr) return Errno(ECONNREFUSED);
     auto& listener = static_cast<InetStreamSocket&>(*found);
     TRY(BindFor(to));
-    auto accepted = std::make_shared<InetStreamSocket>(kernel(), listener.kind().family, false, listener.credentials());
+    auto accepted = std::make_shared<InetStreamSocket>(kernel(), listener.kind().family, false,
+                                                       listener.credentials());
     accepted->SetNames(to, local());
     accepted->options().keep_alive = listener.options().keep_alive.load();
     accepted->options().receive_bytes = listener.options().receive_bytes.load();
@@ -184,7 +193,8 @@ Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
     const size_t there = size_t{options().send_bytes} + listener.options().receive_bytes;
     const size_t back = size_t{listener.options().send_bytes} + options().receive_bytes;
     SetPeer(to);
-    TRY(core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back, nonblocking()));
+    TRY(core_.ConnectTo(listener.core_, std::move(accepted), raw.core_, there, back,
+                        nonblocking()));
     core_.inbox()->set_urgent_inline(options().oob_inline);
     core_.outbox()->set_urgent_inline(listener.options().oob_inline);
     return {};
@@ -209,7 +219,8 @@ Result<size_t> InetStreamSocket::Send(Task& task, SendRequest& request) {
 
 Result<ReceiveResult> InetStreamSocket::Receive(Task&, ReceiveRequest& request) {
   if ((request.flags & MSG_OOB) != 0) {
-    return options().oob_inline ? Result<ReceiveResult>(Errno(EINVAL)) : core_.ReceiveUrgent(request);
+    return options().oob_inline ? Result<ReceiveResult>(Errno(EINVAL))
+                                : core_.ReceiveUrgent(request);
   }
   if ((request.flags & MSG_ERRQUEUE) != 0) return Errno(EAGAIN);
   if ((request.flags & MSG_TRUNC) != 0 && (request.flags & MSG_PEEK) == 0) {
@@ -231,8 +242,9 @@ int InetStreamSocket::state_number() {
     case StreamCore::State::kConnected: {
       const auto in = core_.inbox();
       const auto out = core_.outbox();
-      if (in->writing_finished()) return out->writing_finished() ? 7 : 8;  // TCP_CLOSE, TCP_CLOSE_WAIT
-      return out->writing_finished() ? 5 : 1;                              // TCP_FIN_WAIT2, TCP_ESTABLISHED
+      if (in->writing_finished())
+        return out->writing_finished() ? 7 : 8;  // TCP_CLOSE, TCP_CLOSE_WAIT
+      return out->writing_finished() ? 5 : 1;    // TCP_FIN_WAIT2, TCP_ESTABLISHED
     }
     default:
       return 7;  // TCP_CLOSE

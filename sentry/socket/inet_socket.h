@@ -1,10 +1,12 @@
 #pragma once
 
-// AF_INET and AF_INET6 without a network: TCP and UDP between processes of one sandbox, over lo (127.0.0.0/8, ::1).
-// Everything else is unreachable (ENETUNREACH), which is what --network=none means.
+// AF_INET and AF_INET6 without a network: TCP and UDP between processes of one sandbox, over lo
+// (127.0.0.0/8, ::1). Everything else is unreachable (ENETUNREACH), which is what --network=none
+// means.
 //
-// Streams are the same StreamCore that unix sockets use: no segments, no timers. A TCP stack can take the family over by
-// providing another SocketFamily. Left out: SIOCATMARK and SIGURG, time stamps, raw sockets, multicast, the error queue.
+// Streams are the same StreamCore that unix sockets use: no segments, no timers. A TCP stack can
+// take the family over by providing another SocketFamily. Left out: SIOCATMARK and SIGURG, time
+// stamps, raw sockets, multicast, the error queue.
 
 #include <atomic>
 #include <cstdint>
@@ -33,7 +35,8 @@ class InetSocket : public Socket {
   base::Result<SocketAddress> LocalAddress() override;
   base::Result<SocketAddress> PeerAddress() override;
   base::Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name) override;
-  base::Result<void> SetOption(Task& task, int level, int name, std::span<const uint8_t> value) override;
+  base::Result<void> SetOption(Task& task, int level, int name,
+                               std::span<const uint8_t> value) override;
 
   int protocol() const { return kind().protocol; }
   bool v6_only() const { return v6_only_.load(std::memory_order_relaxed); }
@@ -52,10 +55,12 @@ class InetSocket : public Socket {
   // A port if it has none yet, with the address that is right for talking to `peer`.
   base::Result<void> BindFor(const InetAddress& peer);
   base::Result<void> BindTo(const InetAddress& address);
-  // Checks and completes a destination: wildcard means loopback. ENETUNREACH, EAFNOSUPPORT, EADDRNOTAVAIL, EACCES.
+  // Checks and completes a destination: wildcard means loopback. ENETUNREACH, EAFNOSUPPORT,
+  // EADDRNOTAVAIL, EACCES.
   base::Result<InetAddress> Destination(const SocketAddress& address);
   InetPorts& ports() const;
-  void SetNames(const InetAddress& local, const std::optional<InetAddress>& peer) ABSL_LOCKS_EXCLUDED(name_mu_);
+  void SetNames(const InetAddress& local, const std::optional<InetAddress>& peer)
+      ABSL_LOCKS_EXCLUDED(name_mu_);
   void SetPeer(const std::optional<InetAddress>& peer) ABSL_LOCKS_EXCLUDED(name_mu_);
   std::optional<int32_t> PlainOption(int level, int name) ABSL_LOCKS_EXCLUDED(name_mu_);
 
@@ -85,7 +90,8 @@ class InetStreamSocket final : public InetSocket {
   base::Result<ReceiveResult> Receive(Task& task, ReceiveRequest& request) override;
   base::Result<void> Shutdown(ShutdownHow how) override { return core_.Shutdown(how); }
   base::Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name) override;
-  base::Result<void> SetOption(Task& task, int level, int name, std::span<const uint8_t> value) override;
+  base::Result<void> SetOption(Task& task, int level, int name,
+                               std::span<const uint8_t> value) override;
   PollMask Poll(PollMask interest) override { return core_.Poll(interest); }
   bool listening() override { return core_.state() == StreamCore::State::kListening; }
   int state_number() override;
@@ -104,7 +110,8 @@ class InetDatagramSocket final : public InetSocket {
  public:
   static constexpr size_t kDatagramBytesMax = 65507;
   // UDP, or UDP-Lite, whose checksum coverage has nothing to cover here.
-  InetDatagramSocket(Kernel& kernel, int family, int protocol, bool nonblocking, CredentialsRef credentials);
+  InetDatagramSocket(Kernel& kernel, int family, int protocol, bool nonblocking,
+                     CredentialsRef credentials);
 
   base::Result<void> Connect(Task& task, const SocketAddress& address) override;
   base::Result<size_t> Send(Task& task, SendRequest& request) override;
@@ -125,9 +132,10 @@ class InetDatagramSocket final : public InetSocket {
     int32_t traffic_class = 0;
   };
   base::Result<Header> HeaderFor(const Ancillary& ancillary, bool v4);
-  static void AddControl(InetDatagramSocket& target, const InetAddress& to, const Header& header, Ancillary& ancillary);
-  base::Result<void> Deliver(Task& task, SendRequest& request, InetDatagramSocket& target, const InetAddress& to,
-                             const InetAddress& from);
+  static void AddControl(InetDatagramSocket& target, const InetAddress& to, const Header& header,
+                         Ancillary& ancillary);
+  base::Result<void> Deliver(Task& task, SendRequest& request, InetDatagramSocket& target,
+                             const InetAddress& to, const InetAddress& from);
   const std::shared_ptr<Channel> inbox_;
   std::atomic<int> refused_{0};  // ECONNREFUSED, reported once: nobody had the peer's port.
   std::atomic<bool> write_ended_{false};

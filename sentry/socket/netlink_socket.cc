@@ -1,6 +1,7 @@
-// AF_NETLINK, route family only (rtnetlink(7)): libc's getaddrinfo and getifaddrs, Go and Java ask it which interfaces and
-// addresses exist. The truth is short: lo, 127.0.0.1/8, ::1/128 and their local routes. Changes are refused, multicast
-// groups can be joined and never speak, other netlink families do not exist (EPROTONOSUPPORT).
+// AF_NETLINK, route family only (rtnetlink(7)): libc's getaddrinfo and getifaddrs, Go and Java ask
+// it which interfaces and addresses exist. The truth is short: lo, 127.0.0.1/8, ::1/128 and their
+// local routes. Changes are refused, multicast groups can be joined and never speak, other netlink
+// families do not exist (EPROTONOSUPPORT).
 
 #include <linux/capability.h>
 #include <linux/if.h>
@@ -160,11 +161,12 @@ class NetlinkSocket final : public Socket {
  public:
   NetlinkSocket(Task& task, const Kind& kind, bool nonblocking)
       : Socket(task.kernel(), kind, nonblocking, task.credentials()),
-        inbox_(std::make_shared<Channel>(task.kernel().network().rights(), Channel::Mode::kRecords, shared_queue(),
-                                         Channel::Limits{})) {}
+        inbox_(std::make_shared<Channel>(task.kernel().network().rights(), Channel::Mode::kRecords,
+                                         shared_queue(), Channel::Limits{})) {}
 
   Result<void> Bind(Task& task, const SocketAddress& address) override {
-    if (address.length < sizeof(sockaddr_nl) || address.family() != AF_NETLINK) return Errno(EINVAL);
+    if (address.length < sizeof(sockaddr_nl) || address.family() != AF_NETLINK)
+      return Errno(EINVAL);
     sockaddr_nl wanted = {};
     std::memcpy(&wanted, address.bytes.data(), sizeof(wanted));
     const absl::MutexLock lock(&mu_);
@@ -258,7 +260,9 @@ class NetlinkSocket final : public Socket {
   }
 
   // Linux: the process id if it is free, else some number above all of those.
-  uint32_t FreshPort(Task& task) { return static_cast<uint32_t>(task.group().id()) + (static_cast<uint32_t>(number()) << 16); }
+  uint32_t FreshPort(Task& task) {
+    return static_cast<uint32_t>(task.group().id()) + (static_cast<uint32_t>(number()) << 16);
+  }
 
   void Reply(MessageWriter& writer) {
     if (writer.empty()) return;
@@ -326,7 +330,8 @@ void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const s
     return;
   }
   if ((header.nlmsg_type - RTM_BASE) % 4 != kGet) {
-    ReplyError(writer, header, task.credentials()->HasCapability(CAP_NET_ADMIN) ? EOPNOTSUPP : EPERM);
+    ReplyError(writer, header,
+               task.credentials()->HasCapability(CAP_NET_ADMIN) ? EOPNOTSUPP : EPERM);
     return;
   }
   if ((header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP) {
@@ -356,7 +361,8 @@ class NetlinkFamilyImpl final : public SocketFamily {
  public:
   Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
     if (kind.type != SOCK_RAW && kind.type != SOCK_DGRAM) return Errno(ESOCKTNOSUPPORT);
-    if (kind.protocol != NETLINK_ROUTE && kind.protocol != NETLINK_KOBJECT_UEVENT) return Errno(EPROTONOSUPPORT);
+    if (kind.protocol != NETLINK_ROUTE && kind.protocol != NETLINK_KOBJECT_UEVENT)
+      return Errno(EPROTONOSUPPORT);
     return SocketRef(std::make_shared<NetlinkSocket>(task, kind, nonblocking));
   }
 };

@@ -1,7 +1,7 @@
 #pragma once
 
-// What sockets share: the names they are bound to (abstract unix names, socket files, ports) and what is in flight
-// between them. One per sandbox.
+// What sockets share: the names they are bound to (abstract unix names, socket files, ports) and
+// what is in flight between them. One per sandbox.
 
 #include <memory>
 

@@ -12,7 +12,8 @@
 
 namespace sentry {
 
-base::Result<void> RightsInFlight::Send(Task& task, size_t count, absl::FunctionRef<void()> enqueue) {
+base::Result<void> RightsInFlight::Send(Task& task, size_t count,
+                                        absl::FunctionRef<void()> enqueue) {
   const auto credentials = task.credentials();
   const bool privileged =
       credentials->HasCapability(CAP_SYS_RESOURCE) || credentials->HasCapability(CAP_SYS_ADMIN);
@@ -77,13 +78,14 @@ void RightsInFlight::Collect() {
   Dispose(std::move(garbage));
 }
 
-// A candidate has all its references in messages. Take away those that lie in candidates' own queues: whoever has
-// some left lies in a queue that somebody can still read, so it is alive, and so is what it holds in turn.
+// A candidate has all its references in messages. Take away those that lie in candidates' own
+// queues: whoever has some left lies in a queue that somebody can still read, so it is alive, and
+// so is what it holds in turn.
 std::vector<FileRef> RightsInFlight::FindGarbageLocked() {
   absl::flat_hash_map<File*, int64_t> left;
   for (const auto& [file, count] : sockets_) {
-    // One use is the probe. A reference dropped by another thread meanwhile is found next time; none can appear, as that takes
-    // a message, and those are at rest.
+    // One use is the probe. A reference dropped by another thread meanwhile is found next time;
+    // none can appear, as that takes a message, and those are at rest.
     const FileRef probe = file->weak_from_this().lock();
     if (probe != nullptr && probe.use_count() - 1 <= count) left[file] = count;
   }

@@ -84,7 +84,8 @@ PeerCredentials CredentialsOf(Task& task) {
 }
 
 Socket::Socket(Kernel& kernel, const Kind& kind, bool nonblocking, CredentialsRef credentials)
-    : File({}, static_cast<uint32_t>(nonblocking ? O_RDWR | O_NONBLOCK : O_RDWR), std::move(credentials)),
+    : File({}, static_cast<uint32_t>(nonblocking ? O_RDWR | O_NONBLOCK : O_RDWR),
+           std::move(credentials)),
       kernel_(kernel),
       kind_(kind),
       number_(kernel.anonymous_files().NextInode()),
@@ -251,7 +252,8 @@ Result<void> Socket::SetOption(Task& task, int level, int name, std::span<const 
       options_.pass_credentials = on;
       return {};
     case SO_PRIORITY:
-      if ((number < 0 || number > 6) && !task.credentials()->HasCapability(CAP_NET_ADMIN)) return Errno(EPERM);
+      if ((number < 0 || number > 6) && !task.credentials()->HasCapability(CAP_NET_ADMIN))
+        return Errno(EPERM);
       options_.priority = number;
       return {};
     case SO_RCVLOWAT:
@@ -287,7 +289,8 @@ Result<void> Socket::SetOption(Task& task, int level, int name, std::span<const 
   }
 }
 
-Result<std::pair<SocketRef, SocketRef>> SocketFamily::MakePair(Task&, const Socket::Kind&, bool) const {
+Result<std::pair<SocketRef, SocketRef>> SocketFamily::MakePair(Task&, const Socket::Kind&,
+                                                               bool) const {
   return Errno(EOPNOTSUPP);
 }
 

@@ -1,9 +1,11 @@
 #pragma once
 
-// Sockets (socket(7)): what all families share, and the interface through which the system calls see them. A family
-// (unix, loopback internet, netlink) makes Sockets; another network stack can take a family over by being one.
+// Sockets (socket(7)): what all families share, and the interface through which the system calls
+// see them. A family (unix, loopback internet, netlink) makes Sockets; another network stack can
+// take a family over by being one.
 //
-// Nothing here sleeps: calls that cannot go on return EAGAIN, and the system-call layer waits on wait_queue().
+// Nothing here sleeps: calls that cannot go on return EAGAIN, and the system-call layer waits on
+// wait_queue().
 
 #include <array>
 #include <atomic>
@@ -25,17 +27,19 @@ class Socket;
 class Task;
 using SocketRef = std::shared_ptr<Socket>;
 
-inline constexpr uint32_t kSocketAddressBytesMax = 128;  // sizeof(sockaddr_storage)
-inline constexpr int kListenBacklogMax = 4096;           // net.core.somaxconn
+inline constexpr uint32_t kSocketAddressBytesMax = 128;   // sizeof(sockaddr_storage)
+inline constexpr int kListenBacklogMax = 4096;            // net.core.somaxconn
 inline constexpr uint32_t kSocketBufferDefault = 212992;  // net.core.[rw]mem_default and _max
-inline constexpr size_t kRightsPerMessageMax = 253;      // SCM_MAX_FD
+inline constexpr size_t kRightsPerMessageMax = 253;       // SCM_MAX_FD
 inline constexpr size_t kOptionBytesMax = 256;
 
 // As the guest wrote it, with its length. The family is in the first two bytes.
 struct SocketAddress {
   std::array<uint8_t, kSocketAddressBytesMax> bytes = {};
   uint32_t length = 0;
-  uint16_t family() const { return length >= 2 ? static_cast<uint16_t>(bytes[0] | (bytes[1] << 8)) : 0; }
+  uint16_t family() const {
+    return length >= 2 ? static_cast<uint16_t>(bytes[0] | (bytes[1] << 8)) : 0;
+  }
   std::span<const uint8_t> view() const { return std::span(bytes).first(length); }
 };
 
@@ -118,9 +122,11 @@ class Socket : public File {
   virtual base::Result<size_t> Send(Task& task, SendRequest& request) = 0;
   virtual base::Result<ReceiveResult> Receive(Task& task, ReceiveRequest& request) = 0;
   virtual base::Result<void> Shutdown(ShutdownHow how) = 0;
-  // The option's value, as many bytes as it has / from the guest's bytes. Default: SOL_SOCKET's; ENOPROTOOPT else.
+  // The option's value, as many bytes as it has / from the guest's bytes. Default: SOL_SOCKET's;
+  // ENOPROTOOPT else.
   virtual base::Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name);
-  virtual base::Result<void> SetOption(Task& task, int level, int name, std::span<const uint8_t> value);
+  virtual base::Result<void> SetOption(Task& task, int level, int name,
+                                       std::span<const uint8_t> value);
   // A stream of bytes without records: MSG_WAITALL and partial sends make sense.
   bool is_stream() const { return kind_.type == 1; }
 
@@ -175,16 +181,18 @@ class SocketFamily {
  public:
   virtual ~SocketFamily() = default;
   // ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM.
-  virtual base::Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const = 0;
+  virtual base::Result<SocketRef> Make(Task& task, const Socket::Kind& kind,
+                                       bool nonblocking) const = 0;
   // EOPNOTSUPP by default.
-  virtual base::Result<std::pair<SocketRef, SocketRef>> MakePair(Task& task, const Socket::Kind& kind,
+  virtual base::Result<std::pair<SocketRef, SocketRef>> MakePair(Task& task,
+                                                                 const Socket::Kind& kind,
                                                                  bool nonblocking) const;
 };
 
 // Null: EAFNOSUPPORT.
 const SocketFamily* FindSocketFamily(int family);
 const SocketFamily& UnixFamily();
-const SocketFamily& InetFamily();     // AF_INET and AF_INET6.
+const SocketFamily& InetFamily();  // AF_INET and AF_INET6.
 const SocketFamily& NetlinkFamily();
 
 }  // namespace sentry

@@ -16,7 +16,8 @@ namespace {
 constexpr size_t kRefusedMax = 4096;
 }  // namespace
 
-StreamCore::StreamCore(RightsInFlight& rights, Rules rules, Channel::Mode mode, std::shared_ptr<WaitQueue> queue)
+StreamCore::StreamCore(RightsInFlight& rights, Rules rules, Channel::Mode mode,
+                       std::shared_ptr<WaitQueue> queue)
     : rights_(rights), rules_(rules), mode_(mode), queue_(std::move(queue)) {}
 
 StreamCore::~StreamCore() {
@@ -114,17 +115,20 @@ void StreamCore::SetConnected(std::shared_ptr<Channel> in, std::shared_ptr<Chann
   state_ = State::kConnected;
 }
 
-Result<void> StreamCore::ConnectTo(StreamCore& listener, SocketRef accepted, StreamCore& accepted_core,
-                                   size_t bytes_there, size_t bytes_back, bool beyond_backlog) {
-  auto there =
-      std::make_shared<Channel>(rights_, mode_, accepted_core.queue_, Channel::Limits{.bytes = bytes_there});
-  auto back = std::make_shared<Channel>(rights_, mode_, queue_, Channel::Limits{.bytes = bytes_back});
+Result<void> StreamCore::ConnectTo(StreamCore& listener, SocketRef accepted,
+                                   StreamCore& accepted_core, size_t bytes_there, size_t bytes_back,
+                                   bool beyond_backlog) {
+  auto there = std::make_shared<Channel>(rights_, mode_, accepted_core.queue_,
+                                         Channel::Limits{.bytes = bytes_there});
+  auto back =
+      std::make_shared<Channel>(rights_, mode_, queue_, Channel::Limits{.bytes = bytes_back});
   {
     const absl::MutexLock lock(&listener.mu_);
     if (listener.state_ != State::kListening) {
       return Errno(ECONNREFUSED);
     }
-    // A TCP client that does not wait is connected before the server looks: its side of the handshake is done.
+    // A TCP client that does not wait is connected before the server looks: its side of the
+    // handshake is done.
     const int backlog_max = beyond_backlog ? kListenBacklogMax : listener.backlog_max_;
     if (listener.backlog_.size() > static_cast<size_t>(backlog_max)) {
       if (listener.refused_.size() >= kRefusedMax) return Errno(ECONNREFUSED);
@@ -141,8 +145,10 @@ Result<void> StreamCore::ConnectTo(StreamCore& listener, SocketRef accepted, Str
 }
 
 void StreamCore::Join(StreamCore& a, StreamCore& b, size_t bytes) {
-  auto to_a = std::make_shared<Channel>(a.rights_, a.mode_, a.queue_, Channel::Limits{.bytes = bytes});
-  auto to_b = std::make_shared<Channel>(a.rights_, a.mode_, b.queue_, Channel::Limits{.bytes = bytes});
+  auto to_a =
+      std::make_shared<Channel>(a.rights_, a.mode_, a.queue_, Channel::Limits{.bytes = bytes});
+  auto to_b =
+      std::make_shared<Channel>(a.rights_, a.mode_, b.queue_, Channel::Limits{.bytes = bytes});
   a.SetConnected(to_a, to_b);
   b.SetConnected(std::move(to_b), std::move(to_a));
 }
@@ -157,7 +163,8 @@ Result<size_t> StreamCore::Send(Task& task, SendRequest& request, const SocketAd
     if (was_reset_) return Errno(EPIPE);
     out = out_;
   }
-  if (rules_ == Rules::kTcp && out->reading_finished() && !out->writing_finished()) return SendAfterReset(request);
+  if (rules_ == Rules::kTcp && out->reading_finished() && !out->writing_finished())
+    return SendAfterReset(request);
   if ((request.flags & MSG_OOB) != 0 && request.from.remaining() > 0 && !out->urgent_inline()) {
     return SendUrgent(task, request, *out);
   }
@@ -195,7 +202,8 @@ Result<ReceiveResult> StreamCore::ReceiveUrgent(const ReceiveRequest& request) {
   return result;
 }
 
-// TCP: the peer's socket is gone. These bytes are "sent"; the reset that answers them is what later calls see.
+// TCP: the peer's socket is gone. These bytes are "sent"; the reset that answers them is what later
+// calls see.
 Result<size_t> StreamCore::SendAfterReset(SendRequest& request) {
   const absl::MutexLock lock(&mu_);
   if (was_reset_) return Errno(EPIPE);
@@ -258,7 +266,8 @@ PollMask StreamCore::PollConnected(Channel& in, Channel& out, bool read_ended, b
   PollMask mask = 0;
   const bool receive_ended = in.writing_finished() || read_ended;
   // For a unix socket the peer's end ends both directions; TCP only learns by a reset.
-  const bool send_ended = out.writing_finished() || (rules_ == Rules::kUnix && out.reading_finished()) || was_reset;
+  const bool send_ended =
+      out.writing_finished() || (rules_ == Rules::kUnix && out.reading_finished()) || was_reset;
   if (in.HasData()) mask |= kPollReadable;
   if (in.HasUrgent()) mask |= POLLPRI;
   if (receive_ended) mask |= kPollReadable | POLLRDHUP;

@@ -106,7 +106,8 @@ Result<size_t> UnixDatagramSocket::Send(Task& task, SendRequest& request) {
   }
   if (!target->Hears(*this)) return Errno(EPERM);
   if (request.from.remaining() > options().send_bytes - 32) return Errno(EMSGSIZE);
-  if ((options().pass_credentials || target->options().pass_credentials) && !bound()) TRY(BindAny());
+  if ((options().pass_credentials || target->options().pass_credentials) && !bound())
+    TRY(BindAny());
   FillCredentials(task, request.ancillary);
   SocketAddress source;
   source = name()->Get();
@@ -173,11 +174,12 @@ class UnixFamilyImpl final : public SocketFamily {
     switch (kind.type) {
       case SOCK_STREAM:
       case SOCK_SEQPACKET:
-        return SocketRef(
-            std::make_shared<UnixStreamSocket>(task.kernel(), kind.type, nonblocking, task.credentials()));
+        return SocketRef(std::make_shared<UnixStreamSocket>(task.kernel(), kind.type, nonblocking,
+                                                            task.credentials()));
       case SOCK_DGRAM:
       case SOCK_RAW:  // Believe it or not: unix(7) makes it a datagram socket.
-        return SocketRef(std::make_shared<UnixDatagramSocket>(task.kernel(), nonblocking, task.credentials()));
+        return SocketRef(
+            std::make_shared<UnixDatagramSocket>(task.kernel(), nonblocking, task.credentials()));
       default:
         return Errno(ESOCKTNOSUPPORT);
     }
@@ -191,7 +193,8 @@ class UnixFamilyImpl final : public SocketFamily {
       UnixDatagramSocket::Pair(task, std::static_pointer_cast<UnixDatagramSocket>(first),
                                std::static_pointer_cast<UnixDatagramSocket>(second));
     } else {
-      UnixStreamSocket::Pair(task, static_cast<UnixStreamSocket&>(*first), static_cast<UnixStreamSocket&>(*second));
+      UnixStreamSocket::Pair(task, static_cast<UnixStreamSocket&>(*first),
+                             static_cast<UnixStreamSocket&>(*second));
     }
     return std::make_pair(std::move(first), std::move(second));
   }

@@ -48,7 +48,8 @@ bool IsAbstract(const SocketAddress& address) {
 }
 
 std::string AbstractName(const SocketAddress& address) {
-  return std::string(address.bytes.begin() + kPathOffset + 1, address.bytes.begin() + address.length);
+  return std::string(address.bytes.begin() + kPathOffset + 1,
+                     address.bytes.begin() + address.length);
 }
 
 std::string PathName(const SocketAddress& address) {
@@ -79,7 +80,8 @@ void UnixName::Set(const SocketAddress& address) {
 
 Result<void> UnixNames::Bind(const std::string& name, const std::shared_ptr<UnixSocket>& socket) {
   const absl::MutexLock lock(&mu_);
-  const auto [entry, added] = names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket);
+  const auto [entry, added] =
+      names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket);
   return added ? Result<void>() : Errno(EADDRINUSE);
 }
 
@@ -89,7 +91,8 @@ Result<std::string> UnixNames::BindAny(const std::shared_ptr<UnixSocket>& socket
     next_ = (next_ + 1) % kAutobindNames;
     std::string name(5, '0');
     for (size_t i = 0; i < name.size(); ++i) name[i] = kHexDigits[(next_ >> (4 * (4 - i))) & 0xf];
-    if (names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket).second) return name;
+    if (names_.try_emplace(Key{socket->kind().type, name}, socket.get(), socket).second)
+      return name;
   }
   return Errno(ENOSPC);
 }
@@ -120,7 +123,8 @@ std::vector<std::shared_ptr<UnixSocket>> UnixNames::All() {
   const absl::MutexLock lock(&mu_);
   std::vector<std::shared_ptr<UnixSocket>> all;
   for (const auto& [number, socket] : sockets_) {
-    if (auto file = std::static_pointer_cast<UnixSocket>(socket->weak_from_this().lock())) all.push_back(std::move(file));
+    if (auto file = std::static_pointer_cast<UnixSocket>(socket->weak_from_this().lock()))
+      all.push_back(std::move(file));
   }
   return all;
 }
@@ -128,7 +132,8 @@ std::vector<std::shared_ptr<UnixSocket>> UnixNames::All() {
 // --- UnixSocket.
 
 UnixSocket::UnixSocket(Kernel& kernel, int type, bool nonblocking, CredentialsRef credentials)
-    : Socket(kernel, {AF_UNIX, type, 0}, nonblocking, std::move(credentials)), name_(std::make_shared<UnixName>()) {
+    : Socket(kernel, {AF_UNIX, type, 0}, nonblocking, std::move(credentials)),
+      name_(std::make_shared<UnixName>()) {
   kernel.network().unix_names().Register(this);
 }
 
@@ -175,7 +180,8 @@ Result<void> UnixSocket::BindPath(Task& task, const SocketAddress& address) {
   Path place = std::move(made).value();
   auto self = std::static_pointer_cast<UnixSocket>(shared_from_this());
   const absl::MutexLock lock(&bind_mu_);
-  // Another thread was faster: its name stays, and our file leads nowhere, as when an owner has gone.
+  // Another thread was faster: its name stays, and our file leads nowhere, as when an owner has
+  // gone.
   if (bound()) return Errno(EINVAL);
   {
     Inode::Attachments& attachments = place.dentry->inode()->attachments();
@@ -231,10 +237,12 @@ void UnixSocket::FilterCredentials(ReceiveResult& result) {
 
 // --- Stream and sequenced packets.
 
-UnixStreamSocket::UnixStreamSocket(Kernel& kernel, int type, bool nonblocking, CredentialsRef credentials)
+UnixStreamSocket::UnixStreamSocket(Kernel& kernel, int type, bool nonblocking,
+                                   CredentialsRef credentials)
     : UnixSocket(kernel, type, nonblocking, std::move(credentials)),
       core_(rights(), StreamCore::Rules::kUnix,
-            type == SOCK_STREAM ? Channel::Mode::kStream : Channel::Mode::kRecords, shared_queue()) {}
+            type == SOCK_STREAM ? Channel::Mode::kStream : Channel::Mode::kRecords,
+            shared_queue()) {}
 
 void UnixStreamSocket::SetPeer(std::shared_ptr<UnixName> name, const PeerCredentials& credentials) {
   const absl::MutexLock lock(&peer_mu_);
@@ -281,8 +289,8 @@ Result<void> UnixStreamSocket::Connect(Task& task, const SocketAddress& address)
   }
   SetPeer(accepted->name(), server);
   UnixStreamSocket& raw = *accepted;
-  const auto result = core_.ConnectTo(listener->core_, std::move(accepted), raw.core_, options().send_bytes,
-                                      listener->options().send_bytes, false);
+  const auto result = core_.ConnectTo(listener->core_, std::move(accepted), raw.core_,
+                                      options().send_bytes, listener->options().send_bytes, false);
   if (!result.ok()) {
     core_.Unclaim();
     SetPeer(nullptr, {0, ~0u, ~0u});
@@ -313,7 +321,9 @@ Result<ReceiveResult> UnixStreamSocket::Receive(Task&, ReceiveRequest& request) 
   return result;
 }
 
-int UnixStreamSocket::state_number() { return core_.state() == StreamCore::State::kConnected ? 3 : 1; }
+int UnixStreamSocket::state_number() {
+  return core_.state() == StreamCore::State::kConnected ? 3 : 1;
+}
 
 Result<uint64_t> UnixStreamSocket::InputQueued() {
   if (listening()) return Errno(EINVAL);

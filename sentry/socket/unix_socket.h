@@ -1,6 +1,7 @@
 #pragma once
 
-// AF_UNIX (unix(7)): stream, sequenced-packet and datagram sockets, with names in the file system, abstract ones, or none.
+// AF_UNIX (unix(7)): stream, sequenced-packet and datagram sockets, with names in the file system,
+// abstract ones, or none.
 
 #include <cstdint>
 #include <map>
@@ -18,7 +19,8 @@ namespace sentry {
 
 class UnixSocket;
 
-// A socket's address, also held by its peers: getpeername(2) works after the name came or its owner went.
+// A socket's address, also held by its peers: getpeername(2) works after the name came or its owner
+// went.
 class UnixName {
  public:
   SocketAddress Get() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -33,9 +35,11 @@ class UnixName {
 class UnixNames {
  public:
   // EADDRINUSE.
-  base::Result<void> Bind(const std::string& name, const std::shared_ptr<UnixSocket>& socket) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> Bind(const std::string& name, const std::shared_ptr<UnixSocket>& socket)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Picks a free name of five hexadecimal digits. ENOSPC.
-  base::Result<std::string> BindAny(const std::shared_ptr<UnixSocket>& socket) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<std::string> BindAny(const std::shared_ptr<UnixSocket>& socket)
+      ABSL_LOCKS_EXCLUDED(mu_);
   std::shared_ptr<UnixSocket> Find(int type, const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
   void Remove(const std::string& name, const UnixSocket* socket) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -47,7 +51,8 @@ class UnixNames {
  private:
   absl::Mutex mu_;
   using Key = std::pair<int, std::string>;
-  std::map<Key, std::pair<const UnixSocket*, std::weak_ptr<UnixSocket>>> names_ ABSL_GUARDED_BY(mu_);
+  std::map<Key, std::pair<const UnixSocket*, std::weak_ptr<UnixSocket>>> names_
+      ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, UnixSocket*> sockets_ ABSL_GUARDED_BY(mu_);  // By number.
   uint32_t next_ ABSL_GUARDED_BY(mu_) = 0;
 };
@@ -66,7 +71,8 @@ class UnixSocket : public Socket, public RightsHolder {
   virtual int state_number() = 0;
 
  protected:
-  // The socket bound to `address`, of this type: ECONNREFUSED, EPROTOTYPE, and the path walk's errors.
+  // The socket bound to `address`, of this type: ECONNREFUSED, EPROTOTYPE, and the path walk's
+  // errors.
   base::Result<std::shared_ptr<UnixSocket>> FindPeer(Task& task, const SocketAddress& address);
   base::Result<void> BindAny();
   bool bound() const { return name_->Get().length != 0; }
@@ -79,7 +85,7 @@ class UnixSocket : public Socket, public RightsHolder {
  private:
   base::Result<void> BindPath(Task& task, const SocketAddress& address);
   const std::shared_ptr<UnixName> name_;
-  absl::Mutex bind_mu_;  // Held over a bind: one at a time.
+  absl::Mutex bind_mu_;                        // Held over a bind: one at a time.
   Path bound_path_ ABSL_GUARDED_BY(bind_mu_);  // Keeps the inode that leads here.
 };
 
@@ -98,7 +104,9 @@ class UnixStreamSocket final : public UnixSocket {
   PollMask Poll(PollMask interest) override { return core_.Poll(interest); }
   bool listening() override { return core_.state() == StreamCore::State::kListening; }
   int state_number() override;
-  void AppendInboxes(std::vector<std::shared_ptr<Channel>>& inboxes) override { core_.AppendInboxes(inboxes); }
+  void AppendInboxes(std::vector<std::shared_ptr<Channel>>& inboxes) override {
+    core_.AppendInboxes(inboxes);
+  }
 
  protected:
   base::Result<uint64_t> InputQueued() override;
@@ -108,7 +116,8 @@ class UnixStreamSocket final : public UnixSocket {
   void OnBufferSizes() override;
 
  private:
-  void SetPeer(std::shared_ptr<UnixName> name, const PeerCredentials& credentials) ABSL_LOCKS_EXCLUDED(peer_mu_);
+  void SetPeer(std::shared_ptr<UnixName> name, const PeerCredentials& credentials)
+      ABSL_LOCKS_EXCLUDED(peer_mu_);
 
   StreamCore core_;
   absl::Mutex peer_mu_;
@@ -132,7 +141,9 @@ class UnixDatagramSocket final : public UnixSocket {
   base::Result<void> Shutdown(ShutdownHow how) override;
   PollMask Poll(PollMask interest) override;
   int state_number() override;
-  void AppendInboxes(std::vector<std::shared_ptr<Channel>>& inboxes) override { inboxes.push_back(inbox_); }
+  void AppendInboxes(std::vector<std::shared_ptr<Channel>>& inboxes) override {
+    inboxes.push_back(inbox_);
+  }
 
  protected:
   base::Result<uint64_t> InputQueued() override { return uint64_t{inbox_->NextBytes()}; }

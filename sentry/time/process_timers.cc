@@ -1,9 +1,10 @@
-// A timer fires once, sends its signal, and is armed for its next interval when that signal leaves the queue (as Linux does):
-// a guest that blocks the signal, or asks for an interval of a nanosecond, costs no wake-ups. Intervals that pass
-// meanwhile are counted as overruns.
+// A timer fires once, sends its signal, and is armed for its next interval when that signal leaves
+// the queue (as Linux does): a guest that blocks the signal, or asks for an interval of a
+// nanosecond, costs no wake-ups. Intervals that pass meanwhile are counted as overruns.
 //
-// Timers on CPU time are found by looking: the service's timer is armed for a time before which the CPU time cannot
-// have been used up, in steps that get shorter as it comes near, and longer while the process sleeps.
+// Timers on CPU time are found by looking: the service's timer is armed for a time before which the
+// CPU time cannot have been used up, in steps that get shorter as it comes near, and longer while
+// the process sleeps.
 
 #include "sentry/time/process_timers.h"
 
@@ -44,11 +45,12 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
  public:
   struct Setup {
     Options options;
-    int32_t id = 0;          // As the signal queue knows it.
+    int32_t id = 0;  // As the signal queue knows it.
     int32_t code = SI_TIMER;
     CpuPart cpu_part = CpuPart::kNone;
   };
-  OneTimer(const Clock& clock, Host& host, const Setup& setup) : clock_(clock), host_(host), setup_(setup) {}
+  OneTimer(const Clock& clock, Host& host, const Setup& setup)
+      : clock_(clock), host_(host), setup_(setup) {}
 
   // Apart from the constructor: the callback holds a weak reference.
   void Attach(TimerService& service) {
@@ -115,7 +117,8 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
   std::optional<int64_t> Now() {
     switch (setup_.options.base) {
       case Options::Base::kMonotonic:
-      case Options::Base::kRealtime: return clock_.MonotonicNs();
+      case Options::Base::kRealtime:
+        return clock_.MonotonicNs();
       case Options::Base::kProcessCpu: {
         const CpuTimes times = host_.ProcessCpuTimes();
         return setup_.cpu_part == CpuPart::kUser ? times.user_ns : times.total_ns();
@@ -129,7 +132,8 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
     return std::nullopt;
   }
   bool is_cpu() const {
-    return setup_.options.base == Options::Base::kProcessCpu || setup_.options.base == Options::Base::kThreadCpu;
+    return setup_.options.base == Options::Base::kProcessCpu ||
+           setup_.options.base == Options::Base::kThreadCpu;
   }
 
   Interval GetLocked(std::optional<int64_t> now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -147,7 +151,8 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
     return current;
   }
 
-  // After an expiry: the next one after `now`, if the timer has an interval. Returns how many have been skipped.
+  // After an expiry: the next one after `now`, if the timer has an interval. Returns how many have
+  // been skipped.
   int32_t ForwardLocked(std::optional<int64_t> now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     armed_ = interval_ns_ > 0 && now.has_value() && !stopped_;
     if (!armed_) return 0;
@@ -196,7 +201,8 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
     signal_queued_ = false;
     if (sent == Sent::kGone) return;
     ForwardLocked(now);
-    if (armed_ && expires_ns_ - *now < kIgnoredStepMin) expires_ns_ = AddSaturated(*now, kIgnoredStepMin);
+    if (armed_ && expires_ns_ - *now < kIgnoredStepMin)
+      expires_ns_ = AddSaturated(*now, kIgnoredStepMin);
     ArmServiceLocked(now);
   }
 
@@ -206,13 +212,14 @@ class ProcessTimers::OneTimer : public std::enable_shared_from_this<OneTimer> {
   std::unique_ptr<Timer> timer_;
   absl::Mutex mu_;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  bool armed_ ABSL_GUARDED_BY(mu_) = false;          // Will fire at expires_ns_.
-  bool signal_queued_ ABSL_GUARDED_BY(mu_) = false;  // Has fired at expires_ns_; the signal is under way.
-  int64_t expires_ns_ ABSL_GUARDED_BY(mu_) = 0;      // On the timer's clock; realtime as monotonic.
+  bool armed_ ABSL_GUARDED_BY(mu_) = false;  // Will fire at expires_ns_.
+  bool signal_queued_ ABSL_GUARDED_BY(mu_) =
+      false;  // Has fired at expires_ns_; the signal is under way.
+  int64_t expires_ns_ ABSL_GUARDED_BY(mu_) = 0;  // On the timer's clock; realtime as monotonic.
   int64_t interval_ns_ ABSL_GUARDED_BY(mu_) = 0;
-  int32_t overrun_ ABSL_GUARDED_BY(mu_) = 0;         // Of the last signal that left the queue.
+  int32_t overrun_ ABSL_GUARDED_BY(mu_) = 0;  // Of the last signal that left the queue.
   int64_t seen_cpu_ns_ ABSL_GUARDED_BY(mu_) = 0;
-  int idle_steps_ ABSL_GUARDED_BY(mu_) = 0;          // Looks in a row that saw no CPU time used.
+  int idle_steps_ ABSL_GUARDED_BY(mu_) = 0;  // Looks in a row that saw no CPU time used.
 };
 
 ProcessTimers::ProcessTimers(const Clock& clock, TimerService& service, Host& host)
@@ -275,7 +282,8 @@ std::shared_ptr<ProcessTimers::OneTimer> ProcessTimers::Find(int32_t id) {
 Result<int32_t> ProcessTimers::Create(const TimerOptions& options, size_t timers_max) {
   const absl::MutexLock lock(&mu_);
   if (timers_.size() >= timers_max) return Errno(EAGAIN);
-  while (timers_.contains(next_id_)) next_id_ = next_id_ == std::numeric_limits<int32_t>::max() ? 0 : next_id_ + 1;
+  while (timers_.contains(next_id_))
+    next_id_ = next_id_ == std::numeric_limits<int32_t>::max() ? 0 : next_id_ + 1;
   OneTimer::Setup setup;
   setup.options = options;
   setup.id = next_id_;

@@ -2,8 +2,8 @@
 
 // The timers of a process: itimers (setitimer(2)) and POSIX timers (timer_create(2)).
 //
-// A process holds one ProcessTimers, destroyed when its last thread exits. The timers know their process only
-// through Host, so that they can be tested without one.
+// A process holds one ProcessTimers, destroyed when its last thread exits. The timers know their
+// process only through Host, so that they can be tested without one.
 
 #include <array>
 #include <cstdint>
@@ -34,12 +34,13 @@ class ProcessTimers {
     kGone,     // The thread or the process has exited.
   };
 
-  // The process, as its timers see it. Called from the timer thread too, with no lock of ProcessTimers held. Must not block.
+  // The process, as its timers see it. Called from the timer thread too, with no lock of
+  // ProcessTimers held. Must not block.
   class Host {
    public:
     virtual ~Host() = default;
-    // `tid`: 0 for the process. A timer's signal (SI_TIMER) has one place in the queue however full that is
-    // (RLIMIT_SIGPENDING was checked when the timer was made).
+    // `tid`: 0 for the process. A timer's signal (SI_TIMER) has one place in the queue however full
+    // that is (RLIMIT_SIGPENDING was checked when the timer was made).
     virtual Sent SendTimerSignal(const SignalInfo& info, int32_t tid) = 0;
     // CPU time so far, exited threads included; of threads that run now, up to a few ms ago.
     virtual CpuTimes ProcessCpuTimes() = 0;
@@ -53,9 +54,9 @@ class ProcessTimers {
   ProcessTimers(const ProcessTimers&) = delete;
   ProcessTimers& operator=(const ProcessTimers&) = delete;
 
-  // A signal that SendTimerSignal queued leaves the queue: `delivered` to a handler, sigwaitinfo or signalfd, or discarded
-  // because its action became "ignore". Fills info.overrun of a delivered SI_TIMER signal, and re-arms. The caller holds no
-  // lock that SendTimerSignal takes.
+  // A signal that SendTimerSignal queued leaves the queue: `delivered` to a handler, sigwaitinfo or
+  // signalfd, or discarded because its action became "ignore". Fills info.overrun of a delivered
+  // SI_TIMER signal, and re-arms. The caller holds no lock that SendTimerSignal takes.
   void OnSignalGone(SignalInfo& info, bool delivered) ABSL_LOCKS_EXCLUDED(mu_);
   // execve: POSIX timers go, itimers stay.
   void OnExec() ABSL_LOCKS_EXCLUDED(mu_);
@@ -74,18 +75,20 @@ class ProcessTimers {
   struct TimerOptions {
     enum class Base : uint8_t { kMonotonic, kRealtime, kProcessCpu, kThreadCpu };
     Base base = Base::kMonotonic;
-    int32_t cpu_tid = 0;      // kThreadCpu: whose.
-    bool notify = true;       // SIGEV_NONE otherwise.
+    int32_t cpu_tid = 0;  // kThreadCpu: whose.
+    bool notify = true;   // SIGEV_NONE otherwise.
     int32_t signal = 0;
-    int32_t target_tid = 0;   // SIGEV_THREAD_ID, else 0.
+    int32_t target_tid = 0;         // SIGEV_THREAD_ID, else 0.
     std::optional<uint64_t> value;  // sigev_value; the timer's id if absent.
   };
   // EAGAIN at `timers_max` timers.
-  base::Result<int32_t> Create(const TimerOptions& options, size_t timers_max) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<int32_t> Create(const TimerOptions& options, size_t timers_max)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // EINVAL if there is no such timer, for all of these.
   base::Result<Interval> GetTime(int32_t id) ABSL_LOCKS_EXCLUDED(mu_);
   // `absolute`: value_ns is on the timer's clock. Returns the old setting.
-  base::Result<Interval> SetTime(int32_t id, const Interval& setting, bool absolute) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<Interval> SetTime(int32_t id, const Interval& setting, bool absolute)
+      ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<int32_t> GetOverrun(int32_t id) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Delete(int32_t id) ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -1,7 +1,8 @@
 #include "sentry/time/timer_service.h"
 
-// One thread, a sorted set of armed timers, and a futex word to sleep on. The thread sleeps until the earliest timer and is
-// woken only when an earlier one is armed; cancelling wakes nobody. With no timer armed it sleeps for ever.
+// One thread, a sorted set of armed timers, and a futex word to sleep on. The thread sleeps until
+// the earliest timer and is woken only when an earlier one is armed; cancelling wakes nobody. With
+// no timer armed it sleeps for ever.
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -98,13 +99,14 @@ class Service : public TimerService {
     syscall(SYS_futex, &wake_word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
   }
 
-  // Sleeps unless the word has changed from `seen`. At most until `until_ns` on the host's monotonic clock.
+  // Sleeps unless the word has changed from `seen`. At most until `until_ns` on the host's
+  // monotonic clock.
   void Sleep(uint32_t seen, int64_t until_ns) {
     timespec until{};
     until.tv_sec = until_ns / 1'000'000'000;
     until.tv_nsec = until_ns % 1'000'000'000;
-    syscall(SYS_futex, &wake_word_, FUTEX_WAIT_BITSET_PRIVATE, seen, until_ns == INT64_MAX ? nullptr : &until, nullptr,
-            FUTEX_BITSET_MATCH_ANY);
+    syscall(SYS_futex, &wake_word_, FUTEX_WAIT_BITSET_PRIVATE, seen,
+            until_ns == INT64_MAX ? nullptr : &until, nullptr, FUTEX_BITSET_MATCH_ANY);
   }
 
   void Run() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -146,6 +148,8 @@ void ServiceTimer::Cancel() { service_.Cancel(*this); }
 
 }  // namespace
 
-std::unique_ptr<TimerService> NewTimerService(const Clock& clock) { return std::make_unique<Service>(clock); }
+std::unique_ptr<TimerService> NewTimerService(const Clock& clock) {
+  return std::make_unique<Service>(clock);
+}
 
 }  // namespace sentry

@@ -13,8 +13,8 @@ namespace sentry {
 
 class TimerService;
 
-// One timer. Destruction cancels; after Cancel or the destructor return the callback does not run (unless
-// they are called from it). Thread-safe.
+// One timer. Destruction cancels; after Cancel or the destructor return the callback does not run
+// (unless they are called from it). Thread-safe.
 class Timer {
  public:
   virtual ~Timer() = default;

@@ -33,17 +33,18 @@ class ConsolePump::Waker final : public Waiter {
 };
 
 base::Result<std::unique_ptr<ConsolePump>> ConsolePump::Start(std::shared_ptr<Terminal> terminal,
-                                                              base::Fd host_input, base::Fd host_output) {
+                                                              base::Fd host_input,
+                                                              base::Fd host_output) {
   base::Fd wake_event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_event.valid()) return base::LastErrno();
-  std::unique_ptr<ConsolePump> pump(
-      new ConsolePump(std::move(terminal), std::move(host_input), std::move(host_output), std::move(wake_event)));
+  std::unique_ptr<ConsolePump> pump(new ConsolePump(std::move(terminal), std::move(host_input),
+                                                    std::move(host_output), std::move(wake_event)));
   pump->thread_ = std::thread([raw = pump.get()] { raw->Run(); });
   return pump;
 }
 
-ConsolePump::ConsolePump(std::shared_ptr<Terminal> terminal, base::Fd host_input, base::Fd host_output,
-                         base::Fd wake_event)
+ConsolePump::ConsolePump(std::shared_ptr<Terminal> terminal, base::Fd host_input,
+                         base::Fd host_output, base::Fd wake_event)
     : terminal_(std::move(terminal)),
       host_input_(std::move(host_input)),
       host_output_(std::move(host_output)),
@@ -94,7 +95,8 @@ void ConsolePump::ReadHost() {
   }
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   input_ended_ = true;
-  // The user's terminal has gone. (The end of a file or pipe only means that nobody types any more.)
+  // The user's terminal has gone. (The end of a file or pipe only means that nobody types any
+  // more.)
   if (input_is_terminal_ || (count < 0 && errno == EIO)) terminal_->CloseMaster();
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 
-// A container's console. The guest gets a pseudo-terminal like any other; its master end is the sentry, which
-// copies bytes between it and two descriptors of the host: the user's terminal, set to raw mode by the launcher, so
-// that line editing, echo and ^C all happen in the guest's terminal.
+// A container's console. The guest gets a pseudo-terminal like any other; its master end is the
+// sentry, which copies bytes between it and two descriptors of the host: the user's terminal, set
+// to raw mode by the launcher, so that line editing, echo and ^C all happen in the guest's
+// terminal.
 //
-// One host thread, asleep in poll unless there is something to copy. The host's descriptors are shared with other
-// processes, so they stay blocking: each read and write is preceded by poll and bounded.
+// One host thread, asleep in poll unless there is something to copy. The host's descriptors are
+// shared with other processes, so they stay blocking: each read and write is preceded by poll and
+// bounded.
 
 #include <cstdint>
 #include <memory>
@@ -22,8 +24,10 @@ namespace sentry {
 
 class ConsolePump {
  public:
-  // Starts copying; unlocks the terminal's slave. `host_input` may be empty (a console that nobody types on). EMFILE, ENOMEM.
-  static base::Result<std::unique_ptr<ConsolePump>> Start(std::shared_ptr<Terminal> terminal, base::Fd host_input,
+  // Starts copying; unlocks the terminal's slave. `host_input` may be empty (a console that nobody
+  // types on). EMFILE, ENOMEM.
+  static base::Result<std::unique_ptr<ConsolePump>> Start(std::shared_ptr<Terminal> terminal,
+                                                          base::Fd host_input,
                                                           base::Fd host_output);
   ConsolePump(const ConsolePump&) = delete;
   ConsolePump& operator=(const ConsolePump&) = delete;
@@ -39,7 +43,8 @@ class ConsolePump {
 
  private:
   class Waker;
-  ConsolePump(std::shared_ptr<Terminal> terminal, base::Fd host_input, base::Fd host_output, base::Fd wake_event);
+  ConsolePump(std::shared_ptr<Terminal> terminal, base::Fd host_input, base::Fd host_output,
+              base::Fd wake_event);
   void Run();
   void TypePending();
   void ReadHost();

@@ -13,7 +13,8 @@ constexpr bool IsContinuation(uint8_t byte) { return (byte & 0xc0) == 0x80; }
 constexpr bool IsWordPart(uint8_t byte) {
   if (byte == '_') return true;
   if (byte >= 0xc0) return byte != 0xd7 && byte != 0xf7;
-  return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+  return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
+         (byte >= 'A' && byte <= 'Z');
 }
 
 }  // namespace
@@ -34,7 +35,8 @@ void LineDiscipline::SetSettings(const Termios2& settings, Events& events) {
   }
   if (!Input(IXON) && stopped_) Start(events);
   const auto flow_keys = [](const Termios2& s) {
-    return (s.c_iflag & IXON) != 0 && s.c_cc[VSTART] == ('Q' ^ 0x40) && s.c_cc[VSTOP] == ('S' ^ 0x40);
+    return (s.c_iflag & IXON) != 0 && s.c_cc[VSTART] == ('Q' ^ 0x40) &&
+           s.c_cc[VSTOP] == ('S' ^ 0x40);
   };
   if (flow_keys(old) != flow_keys(settings)) {
     const int change = flow_keys(settings) ? TIOCPKT_DOSTOP : TIOCPKT_NOSTOP;
@@ -73,7 +75,8 @@ void LineDiscipline::ThrottleSender(Events& events) {
 
 void LineDiscipline::TypeOne(uint8_t byte, Events& events) {
   if (Input(ISTRIP)) byte &= 0x7f;
-  if (Input(IUCLC) && Local(IEXTEN) && byte >= 'A' && byte <= 'Z') byte = static_cast<uint8_t>(byte + 32);
+  if (Input(IUCLC) && Local(IEXTEN) && byte >= 'A' && byte <= 'Z')
+    byte = static_cast<uint8_t>(byte + 32);
   if (literal_next_) {
     literal_next_ = false;
   } else {
@@ -362,9 +365,9 @@ size_t LineDiscipline::InputAvailable(bool for_poll) const {
 
 size_t LineDiscipline::InputQueued() const {
   if (!Local(ICANON)) return input_.size();
-  return static_cast<size_t>(
-      std::count_if(input_.begin(), input_.begin() + static_cast<ptrdiff_t>(complete_),
-                    [](const Cell& cell) { return !cell.is_eof; }));
+  return static_cast<size_t>(std::count_if(input_.begin(),
+                                           input_.begin() + static_cast<ptrdiff_t>(complete_),
+                                           [](const Cell& cell) { return !cell.is_eof; }));
 }
 
 size_t LineDiscipline::Read(std::span<uint8_t> out, Events& events) {
@@ -378,7 +381,8 @@ size_t LineDiscipline::Read(std::span<uint8_t> out, Events& events) {
     line_ended = canonical && cell.ends_line;
     if (!(canonical && cell.is_eof)) out[copied++] = cell.byte;
   }
-  // A read that took everything before an end-of-file mark takes the mark too: the next one is not empty.
+  // A read that took everything before an end-of-file mark takes the mark too: the next one is not
+  // empty.
   if (canonical && !line_ended && taken < available && input_[taken].is_eof) ++taken;
   input_.erase(input_.begin(), input_.begin() + static_cast<ptrdiff_t>(taken));
   if (canonical) complete_ -= taken;

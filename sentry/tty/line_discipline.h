@@ -1,11 +1,11 @@
 #pragma once
 
-// What a terminal does to bytes between the keyboard and the program (termios(3), the kernel's N_TTY): line
-// editing, echo, signals from control characters, flow control, newline translation.
+// What a terminal does to bytes between the keyboard and the program (termios(3), the kernel's
+// N_TTY): line editing, echo, signals from control characters, flow control, newline translation.
 //
-// Bytes only: no lock, no task, no waiting. Its Terminal serialises the calls, sends the signals and wakes whoever
-// waits. Input and output are bounded; a sender that fills them is told how much was taken.
-// Left out: delays (NLDLY, CRDLY, ...), parity marking of real lines, EXTPROC.
+// Bytes only: no lock, no task, no waiting. Its Terminal serialises the calls, sends the signals
+// and wakes whoever waits. Input and output are bounded; a sender that fills them is told how much
+// was taken. Left out: delays (NLDLY, CRDLY, ...), parity marking of real lines, EXTPROC.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,18 +19,18 @@ namespace sentry {
 
 class LineDiscipline {
  public:
-  static constexpr size_t kInputBytesMax = 4096;   // As Linux: a line has at most 4095 bytes.
+  static constexpr size_t kInputBytesMax = 4096;  // As Linux: a line has at most 4095 bytes.
   static constexpr size_t kOutputBytesMax = 16384;
   // Kept free for echo when a program fills the output.
   static constexpr size_t kEchoReserve = 1024;
 
   // What a step brought about; the caller acts on it after its lock is released.
   struct Events {
-    bool input_ready = false;    // Readers of the terminal should look.
-    bool input_room = false;     // Whoever types should look.
-    bool output_ready = false;   // Readers of the output should look.
-    bool output_room = false;    // Writers to the terminal should look.
-    bool interrupt = false;      // SIGINT, SIGQUIT, SIGTSTP to the foreground process group.
+    bool input_ready = false;   // Readers of the terminal should look.
+    bool input_room = false;    // Whoever types should look.
+    bool output_ready = false;  // Readers of the output should look.
+    bool output_room = false;   // Writers to the terminal should look.
+    bool interrupt = false;     // SIGINT, SIGQUIT, SIGTSTP to the foreground process group.
     bool quit = false;
     bool suspend = false;
     uint8_t packet = 0;  // TIOCPKT_*
@@ -43,7 +43,8 @@ class LineDiscipline {
   size_t Type(std::span<const uint8_t> bytes, Events& events);
   // What a read(2) can take now. `for_poll`: zero if poll(2) would not say POLLIN, by VMIN.
   size_t InputAvailable(bool for_poll) const;
-  // Canonical: at most one line; an end-of-file character gives 0 bytes. Precondition: a line is there if canonical.
+  // Canonical: at most one line; an end-of-file character gives 0 bytes. Precondition: a line is
+  // there if canonical.
   size_t Read(std::span<uint8_t> out, Events& events);
   // All bytes in the input, complete or not (FIONREAD differs by mode as in Linux).
   size_t InputQueued() const;
@@ -75,7 +76,9 @@ class LineDiscipline {
   bool Local(uint32_t flag) const { return (settings_.c_lflag & flag) != 0; }
   bool Output(uint32_t flag) const { return (settings_.c_oflag & flag) != 0; }
   // A control character of 0 is switched off.
-  bool Is(size_t index, uint8_t byte) const { return settings_.c_cc[index] != 0 && settings_.c_cc[index] == byte; }
+  bool Is(size_t index, uint8_t byte) const {
+    return settings_.c_cc[index] != 0 && settings_.c_cc[index] == byte;
+  }
   bool InputFull() const;
 
   void TypeOne(uint8_t byte, Events& events);
@@ -94,8 +97,8 @@ class LineDiscipline {
   void Reprint();
   void ThrottleSender(Events& events);
 
-  void Echo(uint8_t byte);         // With ^X for control characters.
-  void EchoRaw(uint8_t byte);      // Through output translation only.
+  void Echo(uint8_t byte);                         // With ^X for control characters.
+  void EchoRaw(uint8_t byte);                      // Through output translation only.
   bool PutTranslated(uint8_t byte, size_t limit);  // False if there is no room.
   void PutOutput(uint8_t byte) { output_.push_back(byte); }
 
@@ -105,8 +108,8 @@ class LineDiscipline {
   std::deque<uint8_t> output_;
   bool stopped_ = false;
   bool literal_next_ = false;
-  bool erasing_ = false;      // Inside \.../ of ECHOPRT.
-  bool throttled_ = false;    // STOP was sent because of IXOFF.
+  bool erasing_ = false;    // Inside \.../ of ECHOPRT.
+  bool throttled_ = false;  // STOP was sent because of IXOFF.
   uint32_t column_ = 0;
   uint32_t line_column_ = 0;  // Where the line being typed began.
 };

@@ -20,7 +20,8 @@ constexpr int64_t kTenthNs = 100'000'000;
 // An expiry that nobody collected for this long belongs to a read that was interrupted.
 constexpr int64_t kStaleExpiryNs = 1'000'000'000;
 
-// Hands the buffer to `take` piece by piece; what is not taken stays in the buffer, for when there is room.
+// Hands the buffer to `take` piece by piece; what is not taken stays in the buffer, for when there
+// is room.
 template <typename Take>
 base::Result<size_t> WriteInChunks(IoBuffer& from, Take&& take) {
   while (from.remaining() > 0) {
@@ -47,7 +48,8 @@ PtyMasterFile::~PtyMasterFile() { terminal_->CloseMaster(); }
 
 base::Result<size_t> PtyMasterFile::Read(Task&, IoBuffer& to, uint64_t*) {
   if (to.remaining() == 0) return size_t{0};
-  std::vector<uint8_t> bytes(std::min<uint64_t>(to.remaining(), LineDiscipline::kOutputBytesMax + 1));
+  std::vector<uint8_t> bytes(
+      std::min<uint64_t>(to.remaining(), LineDiscipline::kOutputBytesMax + 1));
   size_t count = 0;
   Terminal::Events events;
   {
@@ -75,16 +77,21 @@ base::Result<size_t> PtyMasterFile::Read(Task&, IoBuffer& to, uint64_t*) {
 }
 
 base::Result<size_t> PtyMasterFile::Write(Task&, IoBuffer& from, uint64_t*) {
-  return WriteInChunks(from, [this](std::span<const uint8_t> bytes) { return terminal_->TypeBytes(bytes); });
+  return WriteInChunks(
+      from, [this](std::span<const uint8_t> bytes) { return terminal_->TypeBytes(bytes); });
 }
 
 base::Result<uint64_t> PtyMasterFile::Ioctl(Task& task, uint32_t command, uint64_t argument) {
   return terminal_->MasterIoctl(task, command, argument);
 }
 
-PollMask PtyMasterFile::Poll(PollMask interest) { return terminal_->PollMaster() & (interest | kPollAlways); }
+PollMask PtyMasterFile::Poll(PollMask interest) {
+  return terminal_->PollMaster() & (interest | kPollAlways);
+}
 
-std::string PtyMasterFile::FdInfo() const { return "tty-index:\t" + std::to_string(terminal_->index()) + "\n"; }
+std::string PtyMasterFile::FdInfo() const {
+  return "tty-index:\t" + std::to_string(terminal_->index()) + "\n";
+}
 
 // --- Slave.
 
@@ -99,7 +106,8 @@ PtySlaveFile::~PtySlaveFile() {
   terminal_->SlaveClosed();
 }
 
-// Noncanonical mode by VMIN and VTIME. The clock starts at once if VMIN is 0, else with the first byte, and anew with each one.
+// Noncanonical mode by VMIN and VTIME. The clock starts at once if VMIN is 0, else with the first
+// byte, and anew with each one.
 base::Result<size_t> PtySlaveFile::WaitForBytes(size_t available, size_t minimum, uint32_t tenths) {
   uint64_t arrivals = 0;
   {
@@ -113,7 +121,9 @@ base::Result<size_t> PtySlaveFile::WaitForBytes(size_t available, size_t minimum
     timed_ = {};
     return available;
   }
-  const bool starts = minimum == 0 ? !timed_.waiting : available > 0 && (!timed_.waiting || timed_.arrivals != arrivals);
+  const bool starts = minimum == 0
+                          ? !timed_.waiting
+                          : available > 0 && (!timed_.waiting || timed_.arrivals != arrivals);
   if (starts) {
     timed_ = {.waiting = true, .expired = false, .expired_at_ns = 0, .arrivals = arrivals};
     if (timer_ == nullptr) {

@@ -12,7 +12,8 @@ namespace sentry {
 
 class PtyMasterFile final : public File {
  public:
-  PtyMasterFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<Terminal> terminal)
+  PtyMasterFile(Path path, uint32_t flags, CredentialsRef credentials,
+                std::shared_ptr<Terminal> terminal)
       : File(std::move(path), flags, std::move(credentials)), terminal_(std::move(terminal)) {}
   ~PtyMasterFile() override;
 
@@ -30,8 +31,8 @@ class PtyMasterFile final : public File {
 
 class PtySlaveFile final : public File {
  public:
-  PtySlaveFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<Terminal> terminal,
-               uint64_t generation);
+  PtySlaveFile(Path path, uint32_t flags, CredentialsRef credentials,
+               std::shared_ptr<Terminal> terminal, uint64_t generation);
   ~PtySlaveFile() override;
 
   base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override;

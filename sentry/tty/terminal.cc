@@ -22,21 +22,24 @@ Terminal::~Terminal() = default;
 uint64_t Terminal::device() const { return makedev(kPtsMajor, index_); }
 
 FileRef Terminal::OpenMaster(Path path, uint32_t flags, CredentialsRef credentials) {
-  return std::make_shared<PtyMasterFile>(std::move(path), flags, std::move(credentials), shared_from_this());
+  return std::make_shared<PtyMasterFile>(std::move(path), flags, std::move(credentials),
+                                         shared_from_this());
 }
 
-base::Result<FileRef> Terminal::OpenSlave(Task* task, Path path, uint32_t flags, CredentialsRef credentials) {
+base::Result<FileRef> Terminal::OpenSlave(Task* task, Path path, uint32_t flags,
+                                          CredentialsRef credentials) {
   uint64_t generation = 0;
   {
     const absl::MutexLock lock(&mu_);
     if (master_closed_ || locked_) return base::Errno(EIO);
-    if (exclusive_ && !credentials->HasCapability(21 /* CAP_SYS_ADMIN */)) return base::Errno(EBUSY);
+    if (exclusive_ && !credentials->HasCapability(21 /* CAP_SYS_ADMIN */))
+      return base::Errno(EBUSY);
     ++slaves_;
     slave_was_opened_ = true;
     generation = generation_;
   }
-  auto file =
-      std::make_shared<PtySlaveFile>(std::move(path), flags, std::move(credentials), shared_from_this(), generation);
+  auto file = std::make_shared<PtySlaveFile>(std::move(path), flags, std::move(credentials),
+                                             shared_from_this(), generation);
   master_queue_.Notify(kPollWritable);
   if (task != nullptr && (flags & O_NOCTTY) == 0 && file->readable()) {
     JobControl::MaybeSetTerminal(*task, shared_from_this());
@@ -46,7 +49,8 @@ base::Result<FileRef> Terminal::OpenSlave(Task* task, Path path, uint32_t flags,
 
 base::Result<FileRef> Terminal::OpenPeer(Task& task, uint32_t flags) {
   Path path = TRY(kernel_.vfs().WalkAsKernel("/dev/pts/" + std::to_string(index_)));
-  return OpenSlave(&task, std::move(path), flags & ~static_cast<uint32_t>(O_CLOEXEC), task.credentials());
+  return OpenSlave(&task, std::move(path), flags & ~static_cast<uint32_t>(O_CLOEXEC),
+                   task.credentials());
 }
 
 void Terminal::NoteLocked(const Events& events) {

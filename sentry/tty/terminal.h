@@ -1,10 +1,11 @@
 #pragma once
 
-// A pseudo-terminal (pty(7)): two ends with a line discipline between them. Programs have the slave as their
-// terminal; an emulator (ssh, script, tmux, or the sentry's own console pump) holds the master.
+// A pseudo-terminal (pty(7)): two ends with a line discipline between them. Programs have the slave
+// as their terminal; an emulator (ssh, script, tmux, or the sentry's own console pump) holds the
+// master.
 //
-// One mutex guards all of it. Signals, job control and wake-ups take other locks, so they happen after it is released, from the Events that
-// a step leaves behind.
+// One mutex guards all of it. Signals, job control and wake-ups take other locks, so they happen
+// after it is released, from the Events that a step leaves behind.
 
 #include <cstdint>
 #include <functional>
@@ -41,9 +42,11 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
     if (leader_exited) HangUpSlaves();
   }
 
-  // --- The two ends. Opening a slave fails with EIO while it is locked (TIOCSPTLCK) or its master is gone, EBUSY by TIOCEXCL.
+  // --- The two ends. Opening a slave fails with EIO while it is locked (TIOCSPTLCK) or its master
+  // is gone, EBUSY by TIOCEXCL.
   FileRef OpenMaster(Path path, uint32_t flags, CredentialsRef credentials);
-  base::Result<FileRef> OpenSlave(Task* task, Path path, uint32_t flags, CredentialsRef credentials);
+  base::Result<FileRef> OpenSlave(Task* task, Path path, uint32_t flags,
+                                  CredentialsRef credentials);
 
   // --- For the owner of the master without a descriptor (console pump).
   // Bytes taken, 0 if the input is full.
@@ -71,18 +74,22 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
   void HangUpSlaves() ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- ioctl_tty(2), terminal_ioctl.cc. Those of both ends / of one; ENOTTY for others.
-  base::Result<uint64_t> CommonIoctl(Task& task, uint32_t command, uint64_t argument) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<uint64_t> SettingsIoctl(Task& task, uint32_t command, uint64_t argument) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> CommonIoctl(Task& task, uint32_t command, uint64_t argument)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> SettingsIoctl(Task& task, uint32_t command, uint64_t argument)
+      ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<uint64_t> JobIoctl(Task& task, uint32_t command, uint64_t argument, bool may_read)
       ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<uint64_t> SlaveIoctl(Task& task, uint32_t command, uint64_t argument, bool may_read)
       ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<uint64_t> MasterIoctl(Task& task, uint32_t command, uint64_t argument) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> MasterIoctl(Task& task, uint32_t command, uint64_t argument)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // TIOCGPTPEER: the slave by its name below /dev/pts, however the caller's root looks.
   base::Result<FileRef> OpenPeer(Task& task, uint32_t flags) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> ChangeSettings(Task& task, const Termios2& settings, bool flush_input) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<uint64_t> RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument, const Termios2& now)
+  base::Result<void> ChangeSettings(Task& task, const Termios2& settings, bool flush_input)
       ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument,
+                                           const Termios2& now) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Flush(int32_t which) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> FlowControl(int32_t action) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -100,10 +107,11 @@ class Terminal final : public ControllingTerminal, public std::enable_shared_fro
   bool master_closed_ ABSL_GUARDED_BY(mu_) = false;
   bool slave_was_opened_ ABSL_GUARDED_BY(mu_) = false;
   uint32_t slaves_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // Slaves opened in an earlier one have been hung up.
+  uint64_t generation_ ABSL_GUARDED_BY(mu_) =
+      0;  // Slaves opened in an earlier one have been hung up.
   bool packet_mode_ ABSL_GUARDED_BY(mu_) = false;
   uint8_t packet_status_ ABSL_GUARDED_BY(mu_) = 0;
-  Termios locks_ ABSL_GUARDED_BY(mu_) = {};  // TIOCSLCKTRMIOS: bits that do not change.
+  Termios locks_ ABSL_GUARDED_BY(mu_) = {};           // TIOCSLCKTRMIOS: bits that do not change.
   uint64_t input_arrivals_ ABSL_GUARDED_BY(mu_) = 0;  // For VTIME between bytes.
 };
 

@@ -163,11 +163,13 @@ Result<uint64_t> Terminal::SettingsIoctl(Task& task, uint32_t command, uint64_t 
       return Give<Termios>(task, argument, ShortForm(now));
     case TCGETS2:
       return Give<Termios2>(task, argument, now);
-    // "Drained" is when the master has room for it: output reaches it at once, so W and plain are one.
+    // "Drained" is when the master has room for it: output reaches it at once, so W and plain are
+    // one.
     case TCSETS:
     case TCSETSW:
     case TCSETSF:
-      TRY(ChangeSettings(task, LongForm(TRY(Take<Termios>(task, argument)), now), command == TCSETSF));
+      TRY(ChangeSettings(task, LongForm(TRY(Take<Termios>(task, argument)), now),
+                         command == TCSETSF));
       return uint64_t{0};
     case TCSETS2:
     case TCSETSW2:
@@ -181,14 +183,16 @@ Result<uint64_t> Terminal::SettingsIoctl(Task& task, uint32_t command, uint64_t 
   }
 }
 
-Result<uint64_t> Terminal::RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument, const Termios2& now) {
+Result<uint64_t> Terminal::RareSettingsIoctl(Task& task, uint32_t command, uint64_t argument,
+                                             const Termios2& now) {
   switch (command) {
     case TCGETA:
       return Give<LegacyTermio>(task, argument, LegacyForm(now));
     case TCSETA:
     case TCSETAW:
     case TCSETAF:
-      TRY(ChangeSettings(task, FromLegacyForm(TRY(Take<LegacyTermio>(task, argument)), now), command == TCSETAF));
+      TRY(ChangeSettings(task, FromLegacyForm(TRY(Take<LegacyTermio>(task, argument)), now),
+                         command == TCSETAF));
       return uint64_t{0};
     case TIOCSSOFTCAR: {
       Termios2 wanted = now;
@@ -254,7 +258,8 @@ Result<uint64_t> Terminal::CommonIoctl(Task& task, uint32_t command, uint64_t ar
       return Errno(EIO);
     case TIOCGDEV: {
       const uint64_t number = device();
-      return Give<uint32_t>(task, argument, static_cast<uint32_t>(minor(number) | (major(number) << 8)));
+      return Give<uint32_t>(task, argument,
+                            static_cast<uint32_t>(minor(number) | (major(number) << 8)));
     }
     case TIOCCONS:
       return Errno(EPERM);
@@ -263,7 +268,8 @@ Result<uint64_t> Terminal::CommonIoctl(Task& task, uint32_t command, uint64_t ar
   }
 }
 
-Result<uint64_t> Terminal::JobIoctl(Task& task, uint32_t command, uint64_t argument, bool may_read) {
+Result<uint64_t> Terminal::JobIoctl(Task& task, uint32_t command, uint64_t argument,
+                                    bool may_read) {
   switch (command) {
     case TIOCSCTTY:
       if (!may_read && !task.credentials()->HasCapability(kCapSysAdmin)) return Errno(EPERM);
@@ -284,7 +290,8 @@ Result<uint64_t> Terminal::JobIoctl(Task& task, uint32_t command, uint64_t argum
   }
 }
 
-Result<uint64_t> Terminal::SlaveIoctl(Task& task, uint32_t command, uint64_t argument, bool may_read) {
+Result<uint64_t> Terminal::SlaveIoctl(Task& task, uint32_t command, uint64_t argument,
+                                      bool may_read) {
   switch (command) {
     case TIOCSCTTY:
     case TIOCNOTTY:
@@ -376,11 +383,14 @@ Result<uint64_t> Terminal::MasterIoctl(Task& task, uint32_t command, uint64_t ar
     case TIOCGPTPEER: {
       const auto flags = static_cast<uint32_t>(argument);
       FileRef slave = TRY(OpenPeer(task, flags));
-      return static_cast<uint64_t>(TRY(task.InstallFile(std::move(slave), (flags & O_CLOEXEC) != 0)));
+      return static_cast<uint64_t>(
+          TRY(task.InstallFile(std::move(slave), (flags & O_CLOEXEC) != 0)));
     }
     case TCFLSH:
       // From this end "input" is what the slave wrote.
-      TRY(Flush(argument == TCIFLUSH ? TCOFLUSH : argument == TCOFLUSH ? TCIFLUSH : static_cast<int32_t>(argument)));
+      TRY(Flush(argument == TCIFLUSH   ? TCOFLUSH
+                : argument == TCOFLUSH ? TCIFLUSH
+                                       : static_cast<int32_t>(argument)));
       return uint64_t{0};
     case FIONREAD: {
       int32_t count = 0;

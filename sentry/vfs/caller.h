@@ -11,8 +11,9 @@ namespace sentry {
 class FsContext;
 class Task;
 
-// On whose behalf a path is walked: where its root and working directory are, and what it may do. Converts from a Task,
-// so that calls read `vfs.Walk(task, ...)`; set-up code and tests make one by hand.
+// On whose behalf a path is walked: where its root and working directory are, and what it may do.
+// Converts from a Task, so that calls read `vfs.Walk(task, ...)`; set-up code and tests make one by
+// hand.
 class Caller {
  public:
   Caller(Task& task);  // NOLINT: implicit by design

@@ -15,8 +15,9 @@
 
 namespace sentry {
 
-// A name in a directory. Negative (no inode) entries remember that a name does not exist. A dentry keeps its parent
-// alive; a directory keeps its cached children alive, within the cache's bound (dentry_cache.h).
+// A name in a directory. Negative (no inode) entries remember that a name does not exist. A dentry
+// keeps its parent alive; a directory keeps its cached children alive, within the cache's bound
+// (dentry_cache.h).
 class Dentry : public std::enable_shared_from_this<Dentry> {
  public:
   Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode);
@@ -37,15 +38,17 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   // True if a mount is attached here in some mount of this file system.
   bool has_mounts() const { return mounts_here_.load(std::memory_order_acquire) > 0; }
 
-  // Serialises changes of this directory (Linux's i_rwsem): held for writing around Create.. Rename, for reading around
-  // Lookup. Parents before children; two unrelated ones only under the Vfs's rename lock.
+  // Serialises changes of this directory (Linux's i_rwsem): held for writing around Create..
+  // Rename, for reading around Lookup. Parents before children; two unrelated ones only under the
+  // Vfs's rename lock.
   absl::Mutex& change_mutex() ABSL_LOCK_RETURNED(change_mu_) { return change_mu_; }
 
  private:
   friend class DentryCache;
   friend class Vfs;
 
-  const FileSystemRef file_system_;  // Of a root only: so the file system outlives all dentries of its tree.
+  const FileSystemRef
+      file_system_;  // Of a root only: so the file system outlives all dentries of its tree.
   const InodeRef inode_;
   std::atomic<bool> deleted_{false};
   std::atomic<bool> referenced_{true};  // Used since the cache's clock hand passed.
@@ -69,7 +72,7 @@ class Mount : public std::enable_shared_from_this<Mount> {
   std::weak_ptr<Mount> parent;
   std::shared_ptr<Dentry> mountpoint;
   uint64_t id = 0;
-  std::string source;  // As given to mount(2).
+  std::string source;              // As given to mount(2).
   std::atomic<uint64_t> flags{0};  // MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...
   bool anonymous = false;          // Holds one file that has no place in the tree (memfd).
   bool read_only() const;

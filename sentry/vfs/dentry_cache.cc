@@ -13,13 +13,16 @@ namespace sentry {
 constexpr int kStepsPerInsertion = 8;
 
 Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
-    : file_system_(parent == nullptr && inode != nullptr ? inode->file_system().weak_from_this().lock() : nullptr),
+    : file_system_(parent == nullptr && inode != nullptr
+                       ? inode->file_system().weak_from_this().lock()
+                       : nullptr),
       inode_(std::move(inode)),
       parent_(std::move(parent)),
       name_(std::move(name)) {}
 
 Dentry::~Dentry() {
-  // The last reference to a chain of ancestors may go with this one, and a path may be longer than a stack is deep.
+  // The last reference to a chain of ancestors may go with this one, and a path may be longer than
+  // a stack is deep.
   std::shared_ptr<Dentry> up;
   {
     const absl::MutexLock lock(&name_mu_);
@@ -67,15 +70,18 @@ DentryRef DentryCache::Replace(const DentryRef& directory, std::string_view name
   return Put(directory, name, std::move(inode), true);
 }
 
-DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, InodeRef inode, bool replace) {
+DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, InodeRef inode,
+                           bool replace) {
   DentryRef entry = std::make_shared<Dentry>(directory, std::string(name), std::move(inode));
   DentryRef replaced;  // Destroyed outside the lock: it may own the last reference to an inode.
   {
     const absl::MutexLock lock(&directory->children_mu_);
     DentryRef& place = directory->children_[base::Absl(name)];
-    if (place != nullptr && !replace && !(place->is_negative() && !entry->is_negative())) return place;
+    if (place != nullptr && !replace && !(place->is_negative() && !entry->is_negative()))
+      return place;
     replaced = std::exchange(place, entry);
-    if (replaced != nullptr && !replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
+    if (replaced != nullptr && !replaced->is_negative())
+      replaced->deleted_.store(true, std::memory_order_release);
   }
   if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
   Track(entry);
@@ -94,12 +100,13 @@ void DentryCache::Remove(const DentryRef& directory, Dentry& child, bool leave_n
     }
     child.deleted_.store(true, std::memory_order_release);
   }
-  if (removed != nullptr && removed->is_directory()) PruneTree(removed);  // Names that it is known not to have.
+  if (removed != nullptr && removed->is_directory())
+    PruneTree(removed);  // Names that it is known not to have.
   if (leave_negative) Insert(directory, name, nullptr);
 }
 
-void DentryCache::Move(const DentryRef& from, const DentryRef& child, const DentryRef& to, std::string_view name,
-                       bool leave_negative) {
+void DentryCache::Move(const DentryRef& from, const DentryRef& child, const DentryRef& to,
+                       std::string_view name, bool leave_negative) {
   const std::string old_name = child->name();
   DentryRef replaced;
   DentryRef removed;
@@ -129,8 +136,8 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
   to->change_mu_.ForgetDeadlockInfo();
 }
 
-void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a, const DentryRef& directory_b,
-                           const DentryRef& b) {
+void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a,
+                           const DentryRef& directory_b, const DentryRef& b) {
   const std::string name_a = a->name();
   const std::string name_b = b->name();
   {
@@ -151,7 +158,8 @@ void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a, con
     b->parent_ = directory_a;
     b->name_ = name_a;
   }
-  for (const DentryRef& each : {directory_a, directory_b, a, b}) each->change_mu_.ForgetDeadlockInfo();
+  for (const DentryRef& each : {directory_a, directory_b, a, b})
+    each->change_mu_.ForgetDeadlockInfo();
 }
 
 void DentryCache::PruneTree(const DentryRef& root) {

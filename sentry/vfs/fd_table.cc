@@ -1,6 +1,6 @@
-// The table is an array of files beside a bitmap of the numbers in use; a second bitmap says which words of the first are full, so
-// that the lowest free number among n is found in n / 4096 steps. Get is on the path of nearly every call: a reader lock and
-// one reference.
+// The table is an array of files beside a bitmap of the numbers in use; a second bitmap says which
+// words of the first are full, so that the lowest free number among n is found in n / 4096 steps.
+// Get is on the path of nearly every call: a reader lock and one reference.
 
 #include "sentry/vfs/fd_table.h"
 
@@ -27,7 +27,8 @@ constexpr uint64_t kFdsMax = uint64_t{1} << 20;  // fs.nr_open
 void ReleaseProcessLocks(const File& file, const void* owner) {
   if (file.path().dentry == nullptr) return;
   const InodeRef& inode = file.path().dentry->inode();
-  if (Inode::Attachments* attachments = inode->attachments_if_any()) attachments->locks.ReleaseRecords(owner);
+  if (Inode::Attachments* attachments = inode->attachments_if_any())
+    attachments->locks.ReleaseRecords(owner);
 }
 
 }  // namespace
@@ -134,7 +135,8 @@ Result<FileRef> FdTable::GetForIo(int32_t number) const {
 
 Result<FdSlot> FdTable::Reserve(bool close_on_exec, uint64_t limit, int32_t minimum) {
   limit = std::min(limit, kFdsMax);
-  if (minimum < 0 || static_cast<uint64_t>(minimum) >= limit) return Errno(minimum == 0 ? EMFILE : EINVAL);
+  if (minimum < 0 || static_cast<uint64_t>(minimum) >= limit)
+    return Errno(minimum == 0 ? EMFILE : EINVAL);
   const absl::MutexLock lock(&impl_->mu);
   const size_t number = impl_->LowestFree(static_cast<size_t>(minimum));
   if (number >= limit) return Errno(EMFILE);
@@ -144,14 +146,16 @@ Result<FdSlot> FdTable::Reserve(bool close_on_exec, uint64_t limit, int32_t mini
   return FdSlot(*this, static_cast<int32_t>(number));
 }
 
-Result<int32_t> FdTable::Install(FileRef file, bool close_on_exec, uint64_t limit, int32_t minimum) {
+Result<int32_t> FdTable::Install(FileRef file, bool close_on_exec, uint64_t limit,
+                                 int32_t minimum) {
   FdSlot slot = TRY(Reserve(close_on_exec, limit, minimum));
   const int32_t number = slot.number();
   std::move(slot).Fill(std::move(file));
   return number;
 }
 
-Result<void> FdTable::InstallAt(Task& task, int32_t number, FileRef file, bool close_on_exec, uint64_t limit) {
+Result<void> FdTable::InstallAt(Task& task, int32_t number, FileRef file, bool close_on_exec,
+                                uint64_t limit) {
   if (number < 0 || static_cast<uint64_t>(number) >= std::min(limit, kFdsMax)) return Errno(EBADF);
   const auto index = static_cast<size_t>(number);
   FileRef replaced;
@@ -179,7 +183,8 @@ Result<void> FdTable::Close(Task& task, int32_t number) {
   {
     const absl::MutexLock lock(&impl_->mu);
     const auto index = static_cast<size_t>(static_cast<uint32_t>(number));
-    if (index >= impl_->entries.size() || impl_->entries[index].file == nullptr) return Errno(EBADF);
+    if (index >= impl_->entries.size() || impl_->entries[index].file == nullptr)
+      return Errno(EBADF);
     file = impl_->TakeOut(index);
   }
   ReleaseProcessLocks(*file, this);
@@ -246,7 +251,8 @@ std::shared_ptr<FdTable> FdTable::Copy() const {
   const absl::MutexLock copy_lock(&copy->impl_->mu);
   copy->impl_->Grow(impl_->entries.size() - 1);
   for (size_t index = 0; index < impl_->entries.size(); ++index) {
-    if (impl_->entries[index].file == nullptr) continue;  // Reserved ones are the other threads' business.
+    if (impl_->entries[index].file == nullptr)
+      continue;  // Reserved ones are the other threads' business.
     copy->impl_->entries[index] = impl_->entries[index];
     copy->impl_->MarkUsed(index);
   }

@@ -15,12 +15,13 @@ namespace sentry {
 
 class FdTable;
 
-// A reserved number. Dropping it unfilled gives the number back; so a system call can tell the guest the
-// number first and make the descriptor exist last.
+// A reserved number. Dropping it unfilled gives the number back; so a system call can tell the
+// guest the number first and make the descriptor exist last.
 class FdSlot {
  public:
   FdSlot(FdTable& table, int32_t number) : table_(&table), number_(number) {}
-  FdSlot(FdSlot&& other) noexcept : table_(std::exchange(other.table_, nullptr)), number_(other.number_) {}
+  FdSlot(FdSlot&& other) noexcept
+      : table_(std::exchange(other.table_, nullptr)), number_(other.number_) {}
   FdSlot& operator=(FdSlot&&) = delete;
   ~FdSlot();
   int32_t number() const { return number_; }
@@ -46,9 +47,11 @@ class FdTable {
   // Lowest free number >= `minimum`. `limit` is RLIMIT_NOFILE: EMFILE (EINVAL if minimum >= limit).
   base::Result<FdSlot> Reserve(bool close_on_exec, uint64_t limit, int32_t minimum = 0);
   // Reserve and fill.
-  base::Result<int32_t> Install(FileRef file, bool close_on_exec, uint64_t limit, int32_t minimum = 0);
+  base::Result<int32_t> Install(FileRef file, bool close_on_exec, uint64_t limit,
+                                int32_t minimum = 0);
   // dup2/dup3: replaces what is there. EBADF, EBUSY.
-  base::Result<void> InstallAt(Task& task, int32_t number, FileRef file, bool close_on_exec, uint64_t limit);
+  base::Result<void> InstallAt(Task& task, int32_t number, FileRef file, bool close_on_exec,
+                               uint64_t limit);
   base::Result<void> Close(Task& task, int32_t number);
   // close_range(2) without the unshare.
   void CloseRange(Task& task, uint32_t first, uint32_t last, bool set_close_on_exec_only);

@@ -56,13 +56,16 @@ Result<void> File::SetFlags(Task& task, uint32_t flags) {
   if ((flags & O_NOATIME) != 0 && (old & O_NOATIME) == 0) {
     const Attributes attributes = TRY(GetAttributes());
     const CredentialsRef credentials = task.credentials();
-    if (attributes.uid != credentials->fsuid && !credentials->HasCapability(CAP_FOWNER)) return Errno(EPERM);
+    if (attributes.uid != credentials->fsuid && !credentials->HasCapability(CAP_FOWNER))
+      return Errno(EPERM);
   }
   set_flags((old & ~kSettableFlags) | (flags & kSettableFlags));
   return {};
 }
 
-std::shared_ptr<Inode> File::inode() const { return path_.dentry == nullptr ? nullptr : path_.dentry->inode(); }
+std::shared_ptr<Inode> File::inode() const {
+  return path_.dentry == nullptr ? nullptr : path_.dentry->inode();
+}
 
 Result<size_t> File::Read(Task&, IoBuffer&, uint64_t*) {
   const InodeRef node = inode();

@@ -3,8 +3,9 @@
 // An open file description (open(2)): what descriptors refer to. Everything that has a descriptor
 // derives from it: regular files, directories, pipes, sockets, eventfd, epoll, terminals.
 //
-// Reads and writes never sleep: they return EAGAIN when they cannot go on, and the system-call layer waits
-// on wait_queue() (see kernel/blocking.h). Host calls that only wait for a disk are fine.
+// Reads and writes never sleep: they return EAGAIN when they cannot go on, and the system-call
+// layer waits on wait_queue() (see kernel/blocking.h). Host calls that only wait for a disk are
+// fine.
 
 #include <atomic>
 #include <cstdint>
@@ -41,8 +42,8 @@ using DirectorySink = std::function<bool(const DirectoryEntry&)>;
 
 class File : public std::enable_shared_from_this<File> {
  public:
-  // `flags`: access mode and status flags of open(2). `path` may be empty (pipes, sockets): then GetAttributes is
-  // to be overridden.
+  // `flags`: access mode and status flags of open(2). `path` may be empty (pipes, sockets): then
+  // GetAttributes is to be overridden.
   File(Path path, uint32_t flags, CredentialsRef credentials);
   File(const File&) = delete;
   File& operator=(const File&) = delete;
@@ -51,7 +52,8 @@ class File : public std::enable_shared_from_this<File> {
   bool readable() const { return (access_mode_ == 0 || access_mode_ == 2) && !is_path_only(); }
   bool writable() const { return (access_mode_ == 1 || access_mode_ == 2) && !is_path_only(); }
   bool is_path_only() const;  // O_PATH
-  // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is executed.
+  // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is
+  // executed.
   base::Result<void> TakeWriteAccess();
   // Status flags as F_GETFL returns them.
   uint32_t flags() const { return flags_.load(std::memory_order_relaxed); }
@@ -63,25 +65,29 @@ class File : public std::enable_shared_from_this<File> {
   // Null where there is none.
   virtual std::shared_ptr<Inode> inode() const;
 
-  // --- Data. The caller has checked readable()/writable(). `offset`: a pointer to the position to use
-  // and advance, or null for files without one (pipes, sockets, ttys).
-  virtual base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset);   // EINVAL / EISDIR
-  // A blocking file that must take all bytes (pipe, socket, terminal) returns EAGAIN with the buffer advanced when it has taken
-  // some: so whoever gives up for EAGAIN or a restart code returns from.done() if that is not 0.
-  virtual base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset);  // O_APPEND handled here
+  // --- Data. The caller has checked readable()/writable(). `offset`: a pointer to the position to
+  // use and advance, or null for files without one (pipes, sockets, ttys).
+  virtual base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset);  // EINVAL / EISDIR
+  // A blocking file that must take all bytes (pipe, socket, terminal) returns EAGAIN with the
+  // buffer advanced when it has taken some: so whoever gives up for EAGAIN or a restart code
+  // returns from.done() if that is not 0.
+  virtual base::Result<size_t> Write(Task& task, IoBuffer& from,
+                                     uint64_t* offset);  // O_APPEND handled here
   // False: lseek, pread, pwrite give ESPIPE.
   virtual bool seekable() const { return false; }
-  // New position; `position_` locked by the caller. Default: SEEK_SET/CUR/END over GetAttributes().size.
+  // New position; `position_` locked by the caller. Default: SEEK_SET/CUR/END over
+  // GetAttributes().size.
   virtual base::Result<uint64_t> Seek(Task& task, uint64_t position, int64_t offset, int whence);
   // From *offset on; sets *offset to continue. ENOTDIR.
   virtual base::Result<void> ReadDirectory(Task& task, uint64_t* offset, const DirectorySink& sink);
   virtual base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument);  // ENOTTY
-  // fcntl(2) commands that only some kinds of file know. Default: EBADF for F_SETPIPE_SZ and F_GETPIPE_SZ, EINVAL for all
-  // others (F_ADD_SEALS, F_GET_SEALS, ...).
+  // fcntl(2) commands that only some kinds of file know. Default: EBADF for F_SETPIPE_SZ and
+  // F_GETPIPE_SZ, EINVAL for all others (F_ADD_SEALS, F_GET_SEALS, ...).
   virtual base::Result<uint64_t> Fcntl(Task& task, int command, uint64_t argument);
   virtual base::Result<void> Sync(bool data_only);  // EINVAL
-  virtual base::Result<void> Allocate(int mode, uint64_t offset, uint64_t length);  // EOPNOTSUPP, ENODEV, ESPIPE
-  virtual base::Result<void> Truncate(uint64_t size);  // EINVAL
+  virtual base::Result<void> Allocate(int mode, uint64_t offset,
+                                      uint64_t length);  // EOPNOTSUPP, ENODEV, ESPIPE
+  virtual base::Result<void> Truncate(uint64_t size);    // EINVAL
 
   // --- Mapping. Fills request.mappable (and may refuse: ENODEV, EACCES, ETXTBSY).
   virtual base::Result<void> ConfigureMmap(MmapRequest& request);
@@ -105,14 +111,16 @@ class File : public std::enable_shared_from_this<File> {
   virtual base::Result<Attributes> GetAttributes();
   virtual base::Result<void> SetAttributes(const AttributeChanges& changes);
 
-  // A descriptor that referred to it was closed by `task` (POSIX locks go; flush). Errors are close(2)'s.
+  // A descriptor that referred to it was closed by `task` (POSIX locks go; flush). Errors are
+  // close(2)'s.
   virtual base::Result<void> OnClose(Task& task);
 
   // The file position, shared by all descriptors of this description (f_pos_lock).
   absl::Mutex& position_mutex() { return position_mutex_; }
   uint64_t& position() { return position_; }
-  // Where the true position is kept elsewhere (a description shared with the host): brings position() up to date / makes its
-  // change known. For callers that work on a copy of it; position_mutex() is held.
+  // Where the true position is kept elsewhere (a description shared with the host): brings
+  // position() up to date / makes its change known. For callers that work on a copy of it;
+  // position_mutex() is held.
   virtual void FetchPosition() {}
   virtual void PublishPosition() {}
 

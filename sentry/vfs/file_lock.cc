@@ -5,7 +5,9 @@
 namespace sentry {
 namespace {
 
-bool Overlap(const RecordLock& a, uint64_t start, uint64_t last) { return a.start <= last && start <= a.last; }
+bool Overlap(const RecordLock& a, uint64_t start, uint64_t last) {
+  return a.start <= last && start <= a.last;
+}
 
 }  // namespace
 
@@ -54,8 +56,10 @@ base::Result<void> FileLocks::SetRecord(const RecordLock& lock, RecordLock* bloc
     // Neighbours of the same kind become one lock.
     for (auto it = records_.begin(); it != records_.end();) {
       const bool touches_below = it->last != RecordLock::kLastByte && it->last + 1 == merged.start;
-      const bool touches_above = merged.last != RecordLock::kLastByte && merged.last + 1 == it->start;
-      if (it->owner == lock.owner && it->exclusive == lock.exclusive && (touches_below || touches_above)) {
+      const bool touches_above =
+          merged.last != RecordLock::kLastByte && merged.last + 1 == it->start;
+      if (it->owner == lock.owner && it->exclusive == lock.exclusive &&
+          (touches_below || touches_above)) {
         merged.start = std::min(merged.start, it->start);
         merged.last = std::max(merged.last, it->last);
         it = records_.erase(it);
@@ -63,8 +67,9 @@ base::Result<void> FileLocks::SetRecord(const RecordLock& lock, RecordLock* bloc
         ++it;
       }
     }
-    const auto place = std::find_if(records_.begin(), records_.end(),
-                                    [&](const RecordLock& held) { return held.start > merged.start; });
+    const auto place = std::find_if(records_.begin(), records_.end(), [&](const RecordLock& held) {
+      return held.start > merged.start;
+    });
     records_.insert(place, merged);
   }
   if (changed) queue_.Notify(POLLOUT);  // An exclusive lock may have become shared.
@@ -92,7 +97,8 @@ void FileLocks::ReleaseRecords(const void* owner) {
   bool changed = false;
   {
     const absl::MutexLock guard(&mu_);
-    changed = std::erase_if(records_, [&](const RecordLock& held) { return held.owner == owner; }) != 0;
+    changed =
+        std::erase_if(records_, [&](const RecordLock& held) { return held.owner == owner; }) != 0;
   }
   if (changed) queue_.Notify(POLLOUT);
 }
@@ -105,7 +111,8 @@ base::Result<void> FileLocks::SetFlock(const void* owner, bool exclusive) {
     for (const Flock& held : flocks_) {
       if (held.owner == owner && held.exclusive == exclusive) return {};
     }
-    gave_up_old = std::erase_if(flocks_, [&](const Flock& held) { return held.owner == owner; }) != 0;
+    gave_up_old =
+        std::erase_if(flocks_, [&](const Flock& held) { return held.owner == owner; }) != 0;
     conflict = std::any_of(flocks_.begin(), flocks_.end(),
                            [&](const Flock& held) { return held.exclusive || exclusive; });
     if (!conflict) flocks_.push_back({owner, exclusive});

@@ -1,7 +1,8 @@
 #pragma once
 
-// Advisory locks on an inode: records of processes (fcntl F_SETLK), records of open file descriptions (F_OFD_SETLK), and
-// whole-file locks (flock). Nothing here sleeps: a conflict is EAGAIN, and who wants to wait does so on queue().
+// Advisory locks on an inode: records of processes (fcntl F_SETLK), records of open file
+// descriptions (F_OFD_SETLK), and whole-file locks (flock). Nothing here sleeps: a conflict is
+// EAGAIN, and who wants to wait does so on queue().
 
 #include <cstddef>
 #include <cstdint>
@@ -32,8 +33,10 @@ class FileLocks {
   static constexpr size_t kRecordsMax = 65536;
 
   // Replaces what the owner holds in the range. EAGAIN and *blocker on a conflict; ENOLCK.
-  base::Result<void> SetRecord(const RecordLock& lock, RecordLock* blocker) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> ClearRecord(const void* owner, uint64_t start, uint64_t last) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> SetRecord(const RecordLock& lock, RecordLock* blocker)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> ClearRecord(const void* owner, uint64_t start, uint64_t last)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // The first lock that would be in the way.
   std::optional<RecordLock> TestRecord(const RecordLock& lock) const ABSL_LOCKS_EXCLUDED(mu_);
   // All of an owner's records.
@@ -66,8 +69,10 @@ class FileLocks {
 // Who waits for whom among process locks: finds EDEADLK. Thread-safe.
 class LockWaits {
  public:
-  // `waiter` (unique per sleeping thread) of `owner` is going to wait for `blocker`'s owner. EDEADLK if that closes a circle.
-  base::Result<void> Enter(const void* waiter, const void* owner, const void* blocker) ABSL_LOCKS_EXCLUDED(mu_);
+  // `waiter` (unique per sleeping thread) of `owner` is going to wait for `blocker`'s owner.
+  // EDEADLK if that closes a circle.
+  base::Result<void> Enter(const void* waiter, const void* owner, const void* blocker)
+      ABSL_LOCKS_EXCLUDED(mu_);
   void Leave(const void* waiter) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:

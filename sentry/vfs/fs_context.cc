@@ -8,7 +8,9 @@
 namespace sentry {
 
 FsContext::FsContext(Path root, Path working_directory, uint32_t umask)
-    : root_(std::move(root)), working_directory_(std::move(working_directory)), umask_(umask & 0777) {}
+    : root_(std::move(root)),
+      working_directory_(std::move(working_directory)),
+      umask_(umask & 0777) {}
 
 Path FsContext::root() const {
   const absl::ReaderMutexLock lock(&mu_);

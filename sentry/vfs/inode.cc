@@ -19,7 +19,8 @@ Inode::Attachments& Inode::attachments() {
   if (Attachments* existing = attachments_if_any()) return *existing;
   auto made = std::make_unique<Attachments>();
   Attachments* expected = nullptr;
-  if (attachments_.compare_exchange_strong(expected, made.get(), std::memory_order_acq_rel)) return *made.release();
+  if (attachments_.compare_exchange_strong(expected, made.get(), std::memory_order_acq_rel))
+    return *made.release();
   return *expected;
 }
 
@@ -27,13 +28,21 @@ Result<void> Inode::SetAttributes(const AttributeChanges&) { return Errno(EPERM)
 Result<InodeRef> Inode::Lookup(std::string_view) { return Errno(ENOTDIR); }
 void Inode::WillWalk(std::string_view) {}
 Result<InodeRef> Inode::Create(std::string_view, const CreateContext&) { return Errno(EACCES); }
-Result<InodeRef> Inode::MakeDirectory(std::string_view, const CreateContext&) { return Errno(EPERM); }
-Result<InodeRef> Inode::MakeNode(std::string_view, const CreateContext&, uint32_t, uint64_t) { return Errno(EPERM); }
-Result<InodeRef> Inode::MakeSymlink(std::string_view, std::string_view, const CreateContext&) { return Errno(EPERM); }
+Result<InodeRef> Inode::MakeDirectory(std::string_view, const CreateContext&) {
+  return Errno(EPERM);
+}
+Result<InodeRef> Inode::MakeNode(std::string_view, const CreateContext&, uint32_t, uint64_t) {
+  return Errno(EPERM);
+}
+Result<InodeRef> Inode::MakeSymlink(std::string_view, std::string_view, const CreateContext&) {
+  return Errno(EPERM);
+}
 Result<void> Inode::Link(std::string_view, Inode&) { return Errno(EPERM); }
 Result<void> Inode::Unlink(std::string_view, Inode&) { return Errno(EPERM); }
 Result<void> Inode::RemoveDirectory(std::string_view, Inode&) { return Errno(EPERM); }
-Result<void> Inode::Rename(std::string_view, Inode&, Inode&, std::string_view, Inode*, uint32_t) { return Errno(EPERM); }
+Result<void> Inode::Rename(std::string_view, Inode&, Inode&, std::string_view, Inode*, uint32_t) {
+  return Errno(EPERM);
+}
 Result<InodeRef> Inode::CreateUnnamed(const CreateContext&) { return Errno(EOPNOTSUPP); }
 Result<void> Inode::ReadEntries(uint64_t*, const DirectorySink&) { return Errno(EOPNOTSUPP); }
 Result<size_t> Inode::ReadContent(uint64_t, std::span<std::byte>) { return Errno(EOPNOTSUPP); }
@@ -41,7 +50,9 @@ Result<std::string> Inode::ReadLink() { return Errno(EINVAL); }
 Result<Path> Inode::FollowMagic(Task&) { return Path{}; }
 Result<std::shared_ptr<File>> Inode::Open(Task&, const Path&, uint32_t) { return Errno(ENXIO); }
 Result<std::string> Inode::GetXattr(std::string_view) { return Errno(EOPNOTSUPP); }
-Result<void> Inode::SetXattr(std::string_view, std::span<const std::byte>, int) { return Errno(EOPNOTSUPP); }
+Result<void> Inode::SetXattr(std::string_view, std::span<const std::byte>, int) {
+  return Errno(EOPNOTSUPP);
+}
 Result<void> Inode::RemoveXattr(std::string_view) { return Errno(EOPNOTSUPP); }
 Result<std::vector<std::string>> Inode::ListXattr() { return std::vector<std::string>{}; }
 
@@ -51,7 +62,8 @@ Result<void> Inode::CheckPermission(const Credentials& credentials, int mask) {
   return GenericPermission(TRY(GetAttributes()), credentials, mask);
 }
 
-Result<void> GenericPermission(const Attributes& attributes, const Credentials& credentials, int mask) {
+Result<void> GenericPermission(const Attributes& attributes, const Credentials& credentials,
+                               int mask) {
   uint32_t bits = attributes.mode;
   if (attributes.uid == credentials.fsuid) {
     bits >>= 6;
@@ -93,7 +105,8 @@ Result<void> Inode::Attachments::DenyWrite() {
 void Inode::Attachments::AllowWrite() { write_count_.fetch_add(1, std::memory_order_acq_rel); }
 
 uint64_t AllocateDevice() {
-  // Process-wide on purpose: a number must differ from every other one that a guest can see, whatever object asks.
+  // Process-wide on purpose: a number must differ from every other one that a guest can see,
+  // whatever object asks.
   static std::atomic<uint64_t> next{1};
   const uint64_t minor = next.fetch_add(1, std::memory_order_relaxed);
   // Linux's dev_t with major 0: eight bits of minor below, the rest above bit 20.

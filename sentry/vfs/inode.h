@@ -1,12 +1,13 @@
 #pragma once
 
-// An object of a file system, in Linux's terms. Names are in dentries (dentry.h); the generic path walk
-// (path_walk.h) does permission checks, symbolic links, mounts and the dentry cache, so that a file system
-// implements only what follows.
+// An object of a file system, in Linux's terms. Names are in dentries (dentry.h); the generic path
+// walk (path_walk.h) does permission checks, symbolic links, mounts and the dentry cache, so that a
+// file system implements only what follows.
 //
-// Thread-safe. The vfs holds the parent directory's dentry lock around operations that change it (Create.. Rename), so that two
-// changes of one directory do not run at once; reads (Lookup, GetAttributes) may run at any time.
-// Default implementations answer as Linux does for an inode type without that operation.
+// Thread-safe. The vfs holds the parent directory's dentry lock around operations that change it
+// (Create.. Rename), so that two changes of one directory do not run at once; reads (Lookup,
+// GetAttributes) may run at any time. Default implementations answer as Linux does for an inode
+// type without that operation.
 
 #include <atomic>
 #include <cstdint>
@@ -63,16 +64,18 @@ class Inode : public std::enable_shared_from_this<Inode> {
   virtual base::Result<InodeRef> Lookup(std::string_view name);
   // Hint before a walk of `remaining` ("a/b/c") from here: may fetch several steps at once.
   virtual void WillWalk(std::string_view remaining);
-  virtual base::Result<InodeRef> Create(std::string_view name, const CreateContext& context);  // Regular file
+  virtual base::Result<InodeRef> Create(std::string_view name,
+                                        const CreateContext& context);  // Regular file
   virtual base::Result<InodeRef> MakeDirectory(std::string_view name, const CreateContext& context);
-  virtual base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context, uint32_t type,
-                                          uint64_t rdev);
+  virtual base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context,
+                                          uint32_t type, uint64_t rdev);
   virtual base::Result<InodeRef> MakeSymlink(std::string_view name, std::string_view target,
                                              const CreateContext& context);
   virtual base::Result<void> Link(std::string_view name, Inode& target);
   virtual base::Result<void> Unlink(std::string_view name, Inode& child);
   virtual base::Result<void> RemoveDirectory(std::string_view name, Inode& child);  // ENOTEMPTY
-  // `replaced` may be null. flags: RENAME_NOREPLACE (checked by the vfs), RENAME_EXCHANGE, RENAME_WHITEOUT.
+  // `replaced` may be null. flags: RENAME_NOREPLACE (checked by the vfs), RENAME_EXCHANGE,
+  // RENAME_WHITEOUT.
   virtual base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory,
                                     std::string_view new_name, Inode* replaced, uint32_t flags);
   // O_TMPFILE: an unnamed regular file. EOPNOTSUPP by default.
@@ -91,28 +94,31 @@ class Inode : public std::enable_shared_from_this<Inode> {
     (void)task;
     return ReadLink();
   }
-  // Magic links (/proc/PID/fd/N, /proc/PID/exe, ...): where the walk goes on, instead of ReadLink's text. Null
-  // Path (no dentry) means "not magic".
+  // Magic links (/proc/PID/fd/N, /proc/PID/exe, ...): where the walk goes on, instead of ReadLink's
+  // text. Null Path (no dentry) means "not magic".
   virtual base::Result<Path> FollowMagic(Task& task);
 
-  // --- Opening. `flags` are open(2)'s without O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC; access is checked;
-  // O_TRUNC was done by the vfs through SetAttributes. `path` is where it was found, kept in the file.
-  // FIFOs, sockets (ENXIO) and device numbers are dispatched by the vfs before it comes here, unless HandlesOwnOpen.
+  // --- Opening. `flags` are open(2)'s without O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC; access is
+  // checked; O_TRUNC was done by the vfs through SetAttributes. `path` is where it was found, kept
+  // in the file. FIFOs, sockets (ENXIO) and device numbers are dispatched by the vfs before it
+  // comes here, unless HandlesOwnOpen.
   virtual base::Result<std::shared_ptr<File>> Open(Task& task, const Path& path, uint32_t flags);
   // True if device nodes and FIFOs of this file system are opened by its own Open.
   virtual bool HandlesOwnOpen() const { return false; }
 
   // --- Extended attributes. EOPNOTSUPP by default.
   virtual base::Result<std::string> GetXattr(std::string_view name);  // ENODATA
-  virtual base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value, int flags);
+  virtual base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value,
+                                      int flags);
   virtual base::Result<void> RemoveXattr(std::string_view name);
   virtual base::Result<std::vector<std::string>> ListXattr();
 
-  // Permission beyond mode bits (proc's ptrace rules). mask: MAY_* = R_OK|W_OK|X_OK. Default: GenericPermission.
+  // Permission beyond mode bits (proc's ptrace rules). mask: MAY_* = R_OK|W_OK|X_OK. Default:
+  // GenericPermission.
   virtual base::Result<void> CheckPermission(const Credentials& credentials, int mask);
 
-  // Hung on the inode by other parts: the pipe of a FIFO, the bound socket, locks, watches. Created on demand
-  // and kept as long as the inode: see inode_attachments.h.
+  // Hung on the inode by other parts: the pipe of a FIFO, the bound socket, locks, watches. Created
+  // on demand and kept as long as the inode: see inode_attachments.h.
   struct Attachments;
   Attachments& attachments();
   // Null if nothing was ever hung on it.
@@ -123,7 +129,9 @@ class Inode : public std::enable_shared_from_this<Inode> {
   std::atomic<Attachments*> attachments_{nullptr};  // Set once; owned.
 };
 
-// inode_permission's rule (path_resolution(7)): owner, group, other; CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH.
-base::Result<void> GenericPermission(const Attributes& attributes, const Credentials& credentials, int mask);
+// inode_permission's rule (path_resolution(7)): owner, group, other; CAP_DAC_OVERRIDE,
+// CAP_DAC_READ_SEARCH.
+base::Result<void> GenericPermission(const Attributes& attributes, const Credentials& credentials,
+                                     int mask);
 
 }  // namespace sentry

@@ -27,8 +27,8 @@ struct Inode::Attachments {
   std::atomic<bool> never_linked{false};
 
   absl::Mutex mu;
-  std::shared_ptr<void> fifo ABSL_GUARDED_BY(mu);   // sentry/fs/pipe: the pipe behind a FIFO.
-  std::weak_ptr<void> socket ABSL_GUARDED_BY(mu);   // sentry/socket: what is bound to a socket file.
+  std::shared_ptr<void> fifo ABSL_GUARDED_BY(mu);  // sentry/fs/pipe: the pipe behind a FIFO.
+  std::weak_ptr<void> socket ABSL_GUARDED_BY(mu);  // sentry/socket: what is bound to a socket file.
 
  private:
   std::atomic<int> write_count_{0};  // Writers, or minus the number of denials.

@@ -18,8 +18,9 @@ void WatchList::Add(std::shared_ptr<Watch> watch) {
 bool WatchList::Remove(const Watch& watch) {
   std::shared_ptr<Watch> removed;
   const absl::MutexLock lock(&mu_);
-  const auto found = std::find_if(watches_.begin(), watches_.end(),
-                                  [&](const std::shared_ptr<Watch>& each) { return each.get() == &watch; });
+  const auto found =
+      std::find_if(watches_.begin(), watches_.end(),
+                   [&](const std::shared_ptr<Watch>& each) { return each.get() == &watch; });
   if (found == watches_.end()) return false;
   removed = std::move(*found);
   watches_.erase(found);
@@ -47,7 +48,8 @@ void RemoveWatch(Inode& inode, const Watch& watch) {
 
 void NotifyInode(Inode& inode, uint32_t mask, std::string_view name, uint32_t cookie) {
   if (inode.file_system().watch_count().load(std::memory_order_relaxed) == 0) return;
-  if (Inode::Attachments* attachments = inode.attachments_if_any()) attachments->watches.Notify(mask, name, cookie);
+  if (Inode::Attachments* attachments = inode.attachments_if_any())
+    attachments->watches.Notify(mask, name, cookie);
 }
 
 void NotifyPath(const Path& path, uint32_t mask) {
@@ -56,7 +58,8 @@ void NotifyPath(const Path& path, uint32_t mask) {
   if (inode.file_system().watch_count().load(std::memory_order_relaxed) == 0) return;
   if (path.dentry->is_directory()) mask |= IN_ISDIR;
   const DentryRef parent = path.dentry->parent();
-  if (parent != nullptr && !path.dentry->is_deleted()) NotifyInode(*parent->inode(), mask, path.dentry->name());
+  if (parent != nullptr && !path.dentry->is_deleted())
+    NotifyInode(*parent->inode(), mask, path.dentry->name());
   NotifyInode(inode, mask);
 }
 

@@ -65,7 +65,9 @@ Result<void> PathWalker::AdvanceToLast() {
     if (after.empty() && pending_.empty()) {
       if (rest_.size() > length) must_be_directory_ = true;
       last_ = component;
-      last_kind_ = component == "." ? LastKind::kDot : component == ".." ? LastKind::kDotDot : LastKind::kNormal;
+      last_kind_ = component == "."    ? LastKind::kDot
+                   : component == ".." ? LastKind::kDotDot
+                                       : LastKind::kNormal;
       rest_ = {};
       return {};
     }
@@ -96,7 +98,8 @@ Result<void> PathWalker::StepInto(std::string_view component) {
 }
 
 Result<Path> PathWalker::Child(std::string_view name) {
-  if ((resolve_ & RESOLVE_CACHED) != 0 && DentryCache::Find(*current_.dentry, name) == nullptr) return Errno(EAGAIN);
+  if ((resolve_ & RESOLVE_CACHED) != 0 && DentryCache::Find(*current_.dentry, name) == nullptr)
+    return Errno(EAGAIN);
   return ChildOf(TRY(vfs_.Lookup(current_.dentry, name, false)));
 }
 
@@ -126,7 +129,8 @@ Result<void> PathWalker::DotDot() {
   if (at.dentry->has_mounts()) at = vfs_.Topmost(std::move(at));
   if (at.mount != current_.mount && (resolve_ & RESOLVE_NO_XDEV) != 0) return Errno(EXDEV);
   // A directory that moved under our feet may have led out of the scope.
-  if (scoped() && vfs_.tree_changes.load(std::memory_order_acquire) != changes_at_start_) return Errno(EAGAIN);
+  if (scoped() && vfs_.tree_changes.load(std::memory_order_acquire) != changes_at_start_)
+    return Errno(EAGAIN);
   current_ = std::move(at);
   return {};
 }
@@ -141,7 +145,8 @@ Result<void> PathWalker::JumpToRoot() {
 Result<bool> PathWalker::FollowLink(const Path& link) {
   if (++links_ > kSymlinksMax) return Errno(ELOOP);
   if ((resolve_ & RESOLVE_NO_SYMLINKS) != 0) return Errno(ELOOP);
-  if ((link.mount->flags.load(std::memory_order_relaxed) & kNoSymlinkFollow) != 0) return Errno(ELOOP);
+  if ((link.mount->flags.load(std::memory_order_relaxed) & kNoSymlinkFollow) != 0)
+    return Errno(ELOOP);
   Inode& inode = *link.dentry->inode();
   std::string body;
   if (caller_.task() != nullptr) {
@@ -187,7 +192,8 @@ Result<Path> PathWalker::Finish(bool follow_last, bool directory_only) {
     current_ = std::move(child);
     break;
   }
-  if ((directory_only || must_be_directory_) && !current_.dentry->is_directory()) return Errno(ENOTDIR);
+  if ((directory_only || must_be_directory_) && !current_.dentry->is_directory())
+    return Errno(ENOTDIR);
   return current_;
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// One walk along a path (fs/namei.c's nameidata): component by component, through mounts and symbolic links, up to but not
-// including the last component, which each operation treats in its own way.
+// One walk along a path (fs/namei.c's nameidata): component by component, through mounts and
+// symbolic links, up to but not including the last component, which each operation treats in its
+// own way.
 
 #include <cstdint>
 #include <deque>
@@ -16,7 +17,12 @@ namespace sentry {
 
 class PathWalker {
  public:
-  enum class LastKind : uint8_t { kNormal, kDot, kDotDot, kNone };  // kNone: the path was only slashes, or empty.
+  enum class LastKind : uint8_t {
+    kNormal,
+    kDot,
+    kDotDot,
+    kNone
+  };  // kNone: the path was only slashes, or empty.
 
   // The references outlive the walker.
   PathWalker(Vfs::Impl& vfs, const Caller& caller, uint64_t resolve);
@@ -39,8 +45,8 @@ class PathWalker {
   base::Result<Path> ChildOf(const DentryRef& entry);
   // Moves to "." or ".." or the root when last_kind() says so.
   base::Result<void> TakeSpecialLast();
-  // Goes where `link` points. True if that was a jump to a place (magic link): the walk is there; false: walk on with
-  // AdvanceToLast.
+  // Goes where `link` points. True if that was a jump to a place (magic link): the walk is there;
+  // false: walk on with AdvanceToLast.
   base::Result<bool> FollowLink(const Path& link);
   void set_current(Path path) { current_ = std::move(path); }
 
@@ -57,8 +63,10 @@ class PathWalker {
   Path root_;
   Path current_;
   std::string_view rest_;
-  std::deque<std::string> bodies_;         // Texts of the links on the way; rest_ and pending_ point into them.
-  std::vector<std::string_view> pending_;  // What follows each link that is being walked, innermost last.
+  std::deque<std::string>
+      bodies_;  // Texts of the links on the way; rest_ and pending_ point into them.
+  std::vector<std::string_view>
+      pending_;  // What follows each link that is being walked, innermost last.
   int links_ = 0;
   bool hinted_ = false;
   LastKind last_kind_ = LastKind::kNone;

@@ -1,5 +1,5 @@
-// Walks, names and the pieces that every operation is made of. Operations are in vfs_namespace.cc, vfs_rename.cc, vfs_open.cc and
-// vfs_attributes.cc; mounts in vfs_mount.cc.
+// Walks, names and the pieces that every operation is made of. Operations are in vfs_namespace.cc,
+// vfs_rename.cc, vfs_open.cc and vfs_attributes.cc; mounts in vfs_mount.cc.
 
 #include "sentry/vfs/vfs.h"
 
@@ -35,7 +35,8 @@ Vfs::~Vfs() {
   for (const DentryRef& root : roots) DentryCache::PruneTree(root);
 }
 
-Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view name, bool locked) {
+Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view name,
+                                    bool locked) {
   if (name.size() > kNameBytesMax) return Errno(ENAMETOOLONG);
   Inode& inode = *directory->inode();
   FileSystem& file_system = inode.file_system();
@@ -45,7 +46,9 @@ Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view
     if (caches || entry->has_mounts()) return true;
     return !entry->is_negative() && file_system.Revalidate(inode, name, *entry->inode());
   };
-  const auto answer = [](DentryRef entry) { return entry->is_negative() ? DentryRef() : std::move(entry); };
+  const auto answer = [](DentryRef entry) {
+    return entry->is_negative() ? DentryRef() : std::move(entry);
+  };
   DentryRef cached = DentryCache::Find(*directory, name);
   if (usable(cached)) return answer(std::move(cached));
 
@@ -98,7 +101,8 @@ Caller Vfs::KernelCaller() const {
   return Caller(top, top, RootCredentials(), 0);
 }
 
-Result<Path> Vfs::Walk(const Caller& caller, const Path& base, std::string_view path, const WalkOptions& options) {
+Result<Path> Vfs::Walk(const Caller& caller, const Path& base, std::string_view path,
+                       const WalkOptions& options) {
   PathWalker walker(*impl_, caller, options.resolve);
   TRY(walker.Start(base, path, options.empty_path));
   return walker.Finish(options.follow_last, options.directory_only);
@@ -124,7 +128,9 @@ Result<LastStep> Vfs::WalkToParent(const Caller& caller, const Path& base, std::
   return step;
 }
 
-Result<Path> Vfs::WalkAsKernel(std::string_view path) { return Walk(KernelCaller(), {}, path, WalkOptions{}); }
+Result<Path> Vfs::WalkAsKernel(std::string_view path) {
+  return Walk(KernelCaller(), {}, path, WalkOptions{});
+}
 
 std::string Vfs::NameOf(const Path& path, const Path& root) const {
   if (path.dentry == nullptr) return {};
@@ -160,7 +166,9 @@ std::string Vfs::NameOf(const Path& path, const Path& root) const {
   return text;
 }
 
-void Vfs::SetCharacterDeviceOpener(DeviceOpener opener) { impl_->device_opener = std::move(opener); }
+void Vfs::SetCharacterDeviceOpener(DeviceOpener opener) {
+  impl_->device_opener = std::move(opener);
+}
 void Vfs::SetFifoOpener(FifoOpener opener) { impl_->fifo_opener = std::move(opener); }
 LockWaits& Vfs::lock_waits() { return impl_->lock_waits; }
 size_t Vfs::cached_dentries() const { return impl_->cache.size(); }
@@ -170,7 +178,8 @@ Result<void> MayCreate(const Caller& caller, Dentry& directory) {
   return directory.inode()->CheckPermission(caller.credentials(), W_OK | X_OK);
 }
 
-Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim, bool victim_is_directory) {
+Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim,
+                       bool victim_is_directory) {
   const Credentials& credentials = caller.credentials();
   TRY(directory.inode()->CheckPermission(credentials, W_OK | X_OK));
   if (!credentials.HasCapability(CAP_FOWNER)) {
@@ -190,7 +199,8 @@ Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim, 
   return {};
 }
 
-Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t type, uint32_t mode) {
+Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t type,
+                               uint32_t mode) {
   const Credentials& credentials = caller.credentials();
   CreateContext context{.mode = mode & 07777U, .uid = credentials.fsuid, .gid = credentials.fsgid};
   const Attributes parent = TRY(directory.GetAttributes());
@@ -198,14 +208,15 @@ Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t 
   context.gid = parent.gid;
   if (type == S_IFDIR) {
     context.mode |= S_ISGID;
-  } else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !credentials.InGroup(parent.gid) &&
-             !credentials.HasCapability(CAP_FSETID)) {
+  } else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+             !credentials.InGroup(parent.gid) && !credentials.HasCapability(CAP_FSETID)) {
     context.mode &= ~static_cast<uint32_t>(S_ISGID);
   }
   return context;
 }
 
-bool AccessTimeIsStale(const Path& path, uint32_t file_flags, const Attributes& attributes, Timestamp now) {
+bool AccessTimeIsStale(const Path& path, uint32_t file_flags, const Attributes& attributes,
+                       Timestamp now) {
   constexpr int64_t kDaySeconds = 24 * 60 * 60;
   if ((file_flags & O_NOATIME) != 0 || path.mount == nullptr) return false;
   const uint64_t flags = path.mount->flags.load(std::memory_order_relaxed);

@@ -1,7 +1,7 @@
 #pragma once
 
-// Path walk, and the operations that system calls do on paths. Linux's rules: namei.c, namespace.c (6.12),
-// path_resolution(7), openat2(2).
+// Path walk, and the operations that system calls do on paths. Linux's rules: namei.c, namespace.c
+// (6.12), path_resolution(7), openat2(2).
 
 #include <cstdint>
 #include <functional>
@@ -24,16 +24,17 @@ class Task;
 
 // How a walk treats what it meets.
 struct WalkOptions {
-  bool follow_last = true;     // A symbolic link as the last component (AT_SYMLINK_NOFOLLOW, O_NOFOLLOW).
-  bool directory_only = false; // ENOTDIR otherwise; also by a trailing slash.
-  bool empty_path = false;     // AT_EMPTY_PATH
-  uint64_t resolve = 0;        // openat2's RESOLVE_*.
+  bool follow_last =
+      true;  // A symbolic link as the last component (AT_SYMLINK_NOFOLLOW, O_NOFOLLOW).
+  bool directory_only = false;  // ENOTDIR otherwise; also by a trailing slash.
+  bool empty_path = false;      // AT_EMPTY_PATH
+  uint64_t resolve = 0;         // openat2's RESOLVE_*.
 };
 
 // Where the last component is or would be. `child` is null if there is none.
 struct LastStep {
   Path directory;
-  std::string name;   // Empty if the path ended in "/", "." or "..": then `special` is set.
+  std::string name;  // Empty if the path ended in "/", "." or "..": then `special` is set.
   bool special = false;
   bool trailing_slash = false;
   Path child;
@@ -45,8 +46,8 @@ struct OpenRequest {
   uint64_t resolve = 0;
 };
 
-// The mount table and the dentry cache of one sandbox. Thread-safe. All paths are relative to the task's root and to `base`: a
-// directory, or null for the task's working directory.
+// The mount table and the dentry cache of one sandbox. Thread-safe. All paths are relative to the
+// task's root and to `base`: a directory, or null for the task's working directory.
 class Vfs {
  public:
   struct Impl;
@@ -55,10 +56,12 @@ class Vfs {
 
   // --- Mounts.
   // The first one becomes the root.
-  base::Result<std::shared_ptr<Mount>> MountRoot(FileSystemRef file_system, std::string source, uint64_t flags);
+  base::Result<std::shared_ptr<Mount>> MountRoot(FileSystemRef file_system, std::string source,
+                                                 uint64_t flags);
   // `subtree`: show that inode of the file system instead of its root. ENOTDIR, ENOENT, EBUSY.
-  base::Result<std::shared_ptr<Mount>> MountAt(const Path& at, FileSystemRef file_system, std::string source,
-                                               uint64_t flags, InodeRef subtree = nullptr);
+  base::Result<std::shared_ptr<Mount>> MountAt(const Path& at, FileSystemRef file_system,
+                                               std::string source, uint64_t flags,
+                                               InodeRef subtree = nullptr);
   // mount --bind, --rbind.
   base::Result<std::shared_ptr<Mount>> Bind(const Path& source, const Path& at, bool recursive);
   // `at` is the root of the mount. EINVAL, EBUSY; MNT_DETACH, UMOUNT_NOFOLLOW is the caller's.
@@ -72,7 +75,8 @@ class Vfs {
   Path AnonymousPath(FileSystemRef file_system, InodeRef inode, std::string name);
 
   // --- Walks. Set-up and tests pass a Caller of their own where a Task is not at hand.
-  base::Result<Path> Walk(const Caller& caller, const Path& base, std::string_view path, const WalkOptions& options);
+  base::Result<Path> Walk(const Caller& caller, const Path& base, std::string_view path,
+                          const WalkOptions& options);
   base::Result<LastStep> WalkToParent(const Caller& caller, const Path& base, std::string_view path,
                                       const WalkOptions& options);
   // Without a task, as root, from the root: for set-up.
@@ -80,38 +84,48 @@ class Vfs {
   Caller KernelCaller() const;
 
   // --- Operations, named as the system calls.
-  base::Result<FileRef> Open(Task& task, const Path& base, std::string_view path, const OpenRequest& request);
+  base::Result<FileRef> Open(Task& task, const Path& base, std::string_view path,
+                             const OpenRequest& request);
   // Opens what was found (execve, /proc/PID/fd). Checks access.
   base::Result<FileRef> OpenPath(Task& task, const Path& path, uint32_t flags);
-  base::Result<void> MakeDirectory(const Caller& caller, const Path& base, std::string_view path, uint32_t mode);
-  base::Result<void> MakeNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode, uint64_t rdev);
+  base::Result<void> MakeDirectory(const Caller& caller, const Path& base, std::string_view path,
+                                   uint32_t mode);
+  base::Result<void> MakeNode(const Caller& caller, const Path& base, std::string_view path,
+                              uint32_t mode, uint64_t rdev);
   // mknod of a socket for bind(2); gives the inode.
-  base::Result<Path> MakeSocketNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode);
-  base::Result<void> MakeSymlink(const Caller& caller, std::string_view target, const Path& base, std::string_view path);
-  base::Result<void> Link(const Caller& caller, const Path& target, const Path& base, std::string_view path);
+  base::Result<Path> MakeSocketNode(const Caller& caller, const Path& base, std::string_view path,
+                                    uint32_t mode);
+  base::Result<void> MakeSymlink(const Caller& caller, std::string_view target, const Path& base,
+                                 std::string_view path);
+  base::Result<void> Link(const Caller& caller, const Path& target, const Path& base,
+                          std::string_view path);
   base::Result<void> Unlink(const Caller& caller, const Path& base, std::string_view path);
   base::Result<void> RemoveDirectory(const Caller& caller, const Path& base, std::string_view path);
-  base::Result<void> Rename(const Caller& caller, const Path& old_base, std::string_view old_path, const Path& new_base,
-                            std::string_view new_path, uint32_t flags);
+  base::Result<void> Rename(const Caller& caller, const Path& old_base, std::string_view old_path,
+                            const Path& new_base, std::string_view new_path, uint32_t flags);
   // Permission and read-only mounts are checked: chmod, chown, utimensat, truncate.
-  base::Result<void> SetAttributes(const Caller& caller, const Path& path, const AttributeChanges& changes);
+  base::Result<void> SetAttributes(const Caller& caller, const Path& path,
+                                   const AttributeChanges& changes);
 
-  // Absolute name of `path` as seen from `root` (getcwd, /proc/PID/fd, maps); "(unreachable)" prefix and
-  // " (deleted)" suffix as Linux writes them.
+  // Absolute name of `path` as seen from `root` (getcwd, /proc/PID/fd, maps); "(unreachable)"
+  // prefix and " (deleted)" suffix as Linux writes them.
   std::string NameOf(const Path& path, const Path& root) const;
 
   // How the vfs opens character and block devices: set once at start-up by sentry/fs/dev.
-  using DeviceOpener = std::function<base::Result<FileRef>(Task&, const Path&, uint64_t rdev, uint32_t flags)>;
+  using DeviceOpener =
+      std::function<base::Result<FileRef>(Task&, const Path&, uint64_t rdev, uint32_t flags)>;
   void SetCharacterDeviceOpener(DeviceOpener opener);
   // Likewise FIFOs (sentry/fs/pipe).
   using FifoOpener = std::function<base::Result<FileRef>(Task&, const Path&, uint32_t flags)>;
   void SetFifoOpener(FifoOpener opener);
 
   // What mount(2) can make, by the name of its type: set before the first task runs.
-  using FileSystemFactory = std::function<base::Result<FileSystemRef>(Task&, std::string_view options)>;
+  using FileSystemFactory =
+      std::function<base::Result<FileSystemRef>(Task&, std::string_view options)>;
   void RegisterFileSystem(std::string type, FileSystemFactory factory);
   // ENODEV for a type that nobody registered.
-  base::Result<FileSystemRef> MakeFileSystem(Task& task, std::string_view type, std::string_view options);
+  base::Result<FileSystemRef> MakeFileSystem(Task& task, std::string_view type,
+                                             std::string_view options);
   // The registered types, for /proc/filesystems.
   std::vector<std::string> FileSystemTypes() const;
 
@@ -123,22 +137,26 @@ class Vfs {
  private:
   std::unique_ptr<Impl> impl_;
 
-  base::Result<FileRef> OpenUnnamed(Task& task, const Caller& caller, const Path& base, std::string_view path,
-                                    const OpenRequest& request);
+  base::Result<FileRef> OpenUnnamed(Task& task, const Caller& caller, const Path& base,
+                                    std::string_view path, const OpenRequest& request);
 };
 
-// The caller may write to the directory, and a sticky bit does not protect `victim` from him. `victim_is_directory` says what
-// the call is for. EACCES, EPERM, ENOTDIR, EISDIR, ENOENT.
-base::Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim, bool victim_is_directory);
+// The caller may write to the directory, and a sticky bit does not protect `victim` from him.
+// `victim_is_directory` says what the call is for. EACCES, EPERM, ENOTDIR, EISDIR, ENOENT.
+base::Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim,
+                             bool victim_is_directory);
 // EACCES; ENOENT in a deleted directory.
 base::Result<void> MayCreate(const Caller& caller, Dentry& directory);
 // Owner and group of something new in `directory`: set-group-id directories pass their group on.
-base::Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t type, uint32_t mode);
-// The mode bits that are left when somebody without CAP_FSETID writes, and whenever the owner changes.
+base::Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t type,
+                                     uint32_t mode);
+// The mode bits that are left when somebody without CAP_FSETID writes, and whenever the owner
+// changes.
 uint32_t ModeWithoutPrivileges(const Attributes& attributes, const Credentials& who);
 // Before data is changed through a descriptor.
 base::Result<void> DropPrivilegesBeforeWrite(Inode& inode, const Credentials& who);
 // True if reading `path` now has to change the access time (relatime and its flags).
-bool AccessTimeIsStale(const Path& path, uint32_t file_flags, const Attributes& attributes, Timestamp now);
+bool AccessTimeIsStale(const Path& path, uint32_t file_flags, const Attributes& attributes,
+                       Timestamp now);
 
 }  // namespace sentry

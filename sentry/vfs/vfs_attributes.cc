@@ -1,4 +1,5 @@
-// chmod, chown, utimensat and truncate of what a path names: who may (setattr_prepare), and which privileges a change takes away.
+// chmod, chown, utimensat and truncate of what a path names: who may (setattr_prepare), and which
+// privileges a change takes away.
 
 #include <linux/capability.h>
 #include <sys/inotify.h>
@@ -16,11 +17,13 @@ using base::Result;
 
 namespace {
 
-Result<void> MayChangeOwner(const Credentials& who, const Attributes& old, const AttributeChanges& changes) {
+Result<void> MayChangeOwner(const Credentials& who, const Attributes& old,
+                            const AttributeChanges& changes) {
   if (who.HasCapability(CAP_CHOWN)) return {};
   const bool owner = old.uid == who.fsuid;
   if (changes.uid && !(owner && *changes.uid == old.uid)) return Errno(EPERM);
-  if (changes.gid && !(owner && (*changes.gid == old.gid || who.InGroup(*changes.gid)))) return Errno(EPERM);
+  if (changes.gid && !(owner && (*changes.gid == old.gid || who.InGroup(*changes.gid))))
+    return Errno(EPERM);
   return {};
 }
 
@@ -60,7 +63,8 @@ Result<void> DropPrivilegesBeforeWrite(Inode& inode, const Credentials& who) {
   return inode.SetAttributes(changes);
 }
 
-Result<void> Vfs::SetAttributes(const Caller& caller, const Path& path, const AttributeChanges& wanted) {
+Result<void> Vfs::SetAttributes(const Caller& caller, const Path& path,
+                                const AttributeChanges& wanted) {
   if (path.mount->read_only()) return Errno(EROFS);
   Inode& inode = *path.dentry->inode();
   const Credentials& who = caller.credentials();

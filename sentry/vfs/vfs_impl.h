@@ -22,7 +22,8 @@ struct Vfs::Impl {
 
   // Held while a directory changes its parent. Taken before any directory's change lock.
   absl::Mutex rename_mu;
-  // Renames and mounts so far: a scoped walk that saw ".." must not have raced with one (openat2(2), EAGAIN).
+  // Renames and mounts so far: a scoped walk that saw ".." must not have raced with one
+  // (openat2(2), EAGAIN).
   std::atomic<uint64_t> tree_changes{0};
 
   mutable absl::Mutex mount_mu;
@@ -38,11 +39,13 @@ struct Vfs::Impl {
   FifoOpener fifo_opener;
   std::map<std::string, FileSystemFactory, std::less<>> factories;
 
-  // The entry of `name`, or null if there is none. `locked`: the caller holds the directory's change lock.
+  // The entry of `name`, or null if there is none. `locked`: the caller holds the directory's
+  // change lock.
   base::Result<DentryRef> Lookup(const DentryRef& directory, std::string_view name, bool locked);
   // What is mounted on top of `path`, or `path` itself.
   Path Topmost(Path path) const ABSL_LOCKS_EXCLUDED(mount_mu);
-  // The place where path.mount is attached; null if nowhere. Precondition: path is the root of its mount.
+  // The place where path.mount is attached; null if nowhere. Precondition: path is the root of its
+  // mount.
   Path Mountpoint(const Path& path) const ABSL_LOCKS_EXCLUDED(mount_mu);
   Path Root() const ABSL_LOCKS_EXCLUDED(mount_mu);
 

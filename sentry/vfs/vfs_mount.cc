@@ -69,8 +69,8 @@ Result<MountRef> Vfs::MountRoot(FileSystemRef file_system, std::string source, u
   return mount;
 }
 
-Result<MountRef> Vfs::MountAt(const Path& at, FileSystemRef file_system, std::string source, uint64_t flags,
-                              InodeRef subtree) {
+Result<MountRef> Vfs::MountAt(const Path& at, FileSystemRef file_system, std::string source,
+                              uint64_t flags, InodeRef subtree) {
   DentryRef dentry;
   if (subtree != nullptr && subtree != file_system->root()) {
     dentry = std::make_shared<Dentry>(nullptr, "/", std::move(subtree));
@@ -87,7 +87,8 @@ Result<MountRef> Vfs::Bind(const Path& source, const Path& at, bool recursive) {
   const uint64_t flags = source.mount->flags.load(std::memory_order_relaxed);
   if (source.mount->anonymous) return Errno(EINVAL);
   MountRef top = NewMount(source.mount->file_system, source.dentry, source.mount->source, flags);
-  // What is mounted below the source, parents before children, before the new mount can show up there itself.
+  // What is mounted below the source, parents before children, before the new mount can show up
+  // there itself.
   std::vector<MountRef> below;
   if (recursive) {
     const absl::ReaderMutexLock lock(&impl_->mount_mu);
@@ -106,7 +107,8 @@ Result<MountRef> Vfs::Bind(const Path& source, const Path& at, bool recursive) {
     const auto copied = parent == nullptr ? copies.end() : copies.find(parent.get());
     if (copied == copies.end()) continue;
     bool inside = parent != source.mount;
-    for (DentryRef up = mountpoint; !inside && up != nullptr; up = up->parent()) inside = up == source.dentry;
+    for (DentryRef up = mountpoint; !inside && up != nullptr; up = up->parent())
+      inside = up == source.dentry;
     if (!inside) continue;
     MountRef copy = NewMount(mount->file_system, mount->root, mount->source, mount->flags.load());
     TRY(impl_->Attach(copy, {copied->second, mountpoint}));
@@ -133,7 +135,8 @@ Result<void> Vfs::Unmount(const Path& at, int flags) {
     const absl::MutexLock lock(&impl_->mount_mu);
     const MountRef& mount = at.mount;
     if (at.dentry != mount->root || mount->anonymous) return Errno(EINVAL);
-    if (std::find(impl_->mounts.begin(), impl_->mounts.end(), mount) == impl_->mounts.end()) return Errno(EINVAL);
+    if (std::find(impl_->mounts.begin(), impl_->mounts.end(), mount) == impl_->mounts.end())
+      return Errno(EINVAL);
     if (mount == impl_->root.mount) return Errno(EBUSY);
     gone.push_back(mount);
     for (size_t next = 0; next < gone.size(); ++next) {
@@ -148,9 +151,9 @@ Result<void> Vfs::Unmount(const Path& at, int flags) {
     for (auto each = gone.rbegin(); each != gone.rend(); ++each) impl_->DetachLocked(*each);
     impl_->tree_changes.fetch_add(1, std::memory_order_acq_rel);
     for (const MountRef& each : gone) {
-      const bool still_mounted =
-          std::any_of(impl_->mounts.begin(), impl_->mounts.end(),
-                      [&](const MountRef& other) { return other->file_system == each->file_system; });
+      const bool still_mounted = std::any_of(
+          impl_->mounts.begin(), impl_->mounts.end(),
+          [&](const MountRef& other) { return other->file_system == each->file_system; });
       if (still_mounted) continue;
       prune.push_back(each->root);
       impl_->roots.erase(each->file_system.get());
@@ -176,7 +179,8 @@ void Vfs::RegisterFileSystem(std::string type, FileSystemFactory factory) {
   impl_->factories.insert_or_assign(std::move(type), std::move(factory));
 }
 
-Result<FileSystemRef> Vfs::MakeFileSystem(Task& task, std::string_view type, std::string_view options) {
+Result<FileSystemRef> Vfs::MakeFileSystem(Task& task, std::string_view type,
+                                          std::string_view options) {
   const auto found = impl_->factories.find(type);
   if (found == impl_->factories.end()) return Errno(ENODEV);
   return found->second(task, options);

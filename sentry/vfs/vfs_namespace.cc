@@ -22,11 +22,11 @@ bool LeavesNegative(const Dentry& directory) {
   return file_system.CachesDentries() && file_system.CachesNegatives();
 }
 
-// The last component of `path` shall become something new: checks in the order of filename_create and may_create, then
-// `make(directory, name, owner)`.
+// The last component of `path` shall become something new: checks in the order of filename_create
+// and may_create, then `make(directory, name, owner)`.
 template <typename Make>
-Result<Path> CreateAt(Vfs::Impl& vfs, const Caller& caller, const Path& base, std::string_view path, uint32_t type,
-                      uint32_t mode, Make&& make) {
+Result<Path> CreateAt(Vfs::Impl& vfs, const Caller& caller, const Path& base, std::string_view path,
+                      uint32_t type, uint32_t mode, Make&& make) {
   PathWalker walker(vfs, caller, 0);
   TRY(walker.Start(base, path, false));
   TRY(walker.AdvanceToLast());
@@ -47,7 +47,8 @@ Result<Path> CreateAt(Vfs::Impl& vfs, const Caller& caller, const Path& base, st
 
 }  // namespace
 
-Result<void> Vfs::MakeDirectory(const Caller& caller, const Path& base, std::string_view path, uint32_t mode) {
+Result<void> Vfs::MakeDirectory(const Caller& caller, const Path& base, std::string_view path,
+                                uint32_t mode) {
   TRY(CreateAt(*impl_, caller, base, path, S_IFDIR, mode & 01777U,
                [](Inode& parent, std::string_view name, const CreateContext& owner) {
                  return parent.MakeDirectory(name, owner);
@@ -55,13 +56,14 @@ Result<void> Vfs::MakeDirectory(const Caller& caller, const Path& base, std::str
   return {};
 }
 
-Result<void> Vfs::MakeNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode,
-                           uint64_t rdev) {
+Result<void> Vfs::MakeNode(const Caller& caller, const Path& base, std::string_view path,
+                           uint32_t mode, uint64_t rdev) {
   const uint32_t type = (mode & S_IFMT) == 0 ? S_IFREG : mode & S_IFMT;
   if (type == S_IFDIR) return Errno(EPERM);
   const bool is_device = type == S_IFCHR || type == S_IFBLK;
   if (type != S_IFREG && !is_device && type != S_IFIFO && type != S_IFSOCK) return Errno(EINVAL);
-  const auto make = [&](Inode& parent, std::string_view name, const CreateContext& owner) -> Result<InodeRef> {
+  const auto make = [&](Inode& parent, std::string_view name,
+                        const CreateContext& owner) -> Result<InodeRef> {
     if (type == S_IFREG) return parent.Create(name, owner);
     if (is_device && !caller.credentials().HasCapability(CAP_MKNOD)) return Errno(EPERM);
     return parent.MakeNode(name, owner, type, is_device ? rdev : 0);
@@ -70,14 +72,16 @@ Result<void> Vfs::MakeNode(const Caller& caller, const Path& base, std::string_v
   return {};
 }
 
-Result<Path> Vfs::MakeSocketNode(const Caller& caller, const Path& base, std::string_view path, uint32_t mode) {
+Result<Path> Vfs::MakeSocketNode(const Caller& caller, const Path& base, std::string_view path,
+                                 uint32_t mode) {
   return CreateAt(*impl_, caller, base, path, S_IFSOCK, mode & 07777U,
                   [](Inode& parent, std::string_view name, const CreateContext& owner) {
                     return parent.MakeNode(name, owner, S_IFSOCK, 0);
                   });
 }
 
-Result<void> Vfs::MakeSymlink(const Caller& caller, std::string_view target, const Path& base, std::string_view path) {
+Result<void> Vfs::MakeSymlink(const Caller& caller, std::string_view target, const Path& base,
+                              std::string_view path) {
   if (target.empty()) return Errno(ENOENT);
   if (target.size() >= kPathBytesMax) return Errno(ENAMETOOLONG);
   const auto make = [&](Inode& parent, std::string_view name, const CreateContext& owner) {
@@ -89,7 +93,8 @@ Result<void> Vfs::MakeSymlink(const Caller& caller, std::string_view target, con
   return {};
 }
 
-Result<void> Vfs::Link(const Caller& caller, const Path& target, const Path& base, std::string_view path) {
+Result<void> Vfs::Link(const Caller& caller, const Path& target, const Path& base,
+                       std::string_view path) {
   const InodeRef inode = target.dentry->inode();
   PathWalker walker(*impl_, caller, 0);
   TRY(walker.Start(base, path, false));
@@ -106,7 +111,8 @@ Result<void> Vfs::Link(const Caller& caller, const Path& target, const Path& bas
   if (&parent.file_system() != &inode->file_system()) return Errno(EXDEV);
   if (inode->type() == S_IFDIR) return Errno(EPERM);
   const Inode::Attachments* attachments = inode->attachments_if_any();
-  if (attachments != nullptr && attachments->never_linked.load(std::memory_order_relaxed)) return Errno(ENOENT);
+  if (attachments != nullptr && attachments->never_linked.load(std::memory_order_relaxed))
+    return Errno(ENOENT);
   TRY(parent.Link(walker.last(), *inode));
   impl_->cache.Replace(directory.dentry, walker.last(), inode);
   NotifyInode(*inode, IN_ATTRIB);

@@ -62,15 +62,16 @@ Result<void> MayOpen(const Caller& caller, const Path& path, uint32_t flags) {
 }
 
 // Makes the regular file, unless someone else was faster: then it is just found.
-Result<DentryRef> CreateRegular(Vfs::Impl& vfs, const Caller& caller, const Path& directory, std::string_view name,
-                                uint32_t mode, bool* created) {
+Result<DentryRef> CreateRegular(Vfs::Impl& vfs, const Caller& caller, const Path& directory,
+                                std::string_view name, uint32_t mode, bool* created) {
   const absl::MutexLock lock(&directory.dentry->change_mutex());
   DentryRef existing = TRY(vfs.Lookup(directory.dentry, name, true));
   if (existing != nullptr) return existing;
   if (directory.mount->read_only()) return Errno(EROFS);
   TRY(MayCreate(caller, *directory.dentry));
   Inode& parent = *directory.dentry->inode();
-  const CreateContext owner = TRY(NewOwner(caller, parent, S_IFREG, mode & 07777U & ~caller.umask()));
+  const CreateContext owner =
+      TRY(NewOwner(caller, parent, S_IFREG, mode & 07777U & ~caller.umask()));
   InodeRef made = TRY(parent.Create(name, owner));
   *created = true;
   DentryRef entry = vfs.cache.Replace(directory.dentry, name, std::move(made));
@@ -95,18 +96,20 @@ Result<FileRef> OpenByType(Vfs::Impl& vfs, Task& task, const Path& path, uint32_
   return inode.Open(task, path, flags);
 }
 
-Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, const Path& path, uint32_t flags,
-                          bool created) {
+Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, const Path& path,
+                          uint32_t flags, bool created) {
   Inode& inode = *path.dentry->inode();
   if ((flags & O_DIRECTORY) != 0 && inode.type() != S_IFDIR) return Errno(ENOTDIR);
   if ((flags & O_PATH) != 0) {
-    return FileRef(std::make_shared<PathFile>(path, flags & ~static_cast<uint32_t>(O_CLOEXEC), task.credentials()));
+    return FileRef(std::make_shared<PathFile>(path, flags & ~static_cast<uint32_t>(O_CLOEXEC),
+                                              task.credentials()));
   }
   const uint32_t type = inode.type();
   if (type == S_IFIFO || type == S_IFSOCK || created) flags &= ~static_cast<uint32_t>(O_TRUNC);
   if (!created) TRY(MayOpen(caller, path, flags));
   const bool truncates = (flags & O_TRUNC) != 0 && type == S_IFREG;
-  const uint32_t kept = flags & ~static_cast<uint32_t>(O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_TRUNC);
+  const uint32_t kept =
+      flags & ~static_cast<uint32_t>(O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_TRUNC);
   if (truncates) {
     // Before it is opened, so that an overlay need not copy what is thrown away.
     Inode::Attachments& attachments = inode.attachments();
@@ -134,17 +137,19 @@ Result<FileRef> Vfs::OpenPath(Task& task, const Path& path, uint32_t flags) {
   return OpenFound(*impl_, task, Caller(task), path, flags, false);
 }
 
-Result<FileRef> Vfs::OpenUnnamed(Task& task, const Caller& caller, const Path& base, std::string_view path,
-                                 const OpenRequest& request) {
+Result<FileRef> Vfs::OpenUnnamed(Task& task, const Caller& caller, const Path& base,
+                                 std::string_view path, const OpenRequest& request) {
   PathWalker walker(*impl_, caller, request.resolve);
   TRY(walker.Start(base, path, false));
   const Path directory = TRY(walker.Finish((request.flags & O_NOFOLLOW) == 0, true));
   if (directory.mount->read_only()) return Errno(EROFS);
   TRY(MayCreate(caller, *directory.dentry));
   Inode& parent = *directory.dentry->inode();
-  const CreateContext owner = TRY(NewOwner(caller, parent, S_IFREG, request.mode & 07777U & ~caller.umask()));
+  const CreateContext owner =
+      TRY(NewOwner(caller, parent, S_IFREG, request.mode & 07777U & ~caller.umask()));
   InodeRef inode = TRY(parent.CreateUnnamed(owner));
-  if ((request.flags & O_EXCL) != 0) inode->attachments().never_linked.store(true, std::memory_order_relaxed);
+  if ((request.flags & O_EXCL) != 0)
+    inode->attachments().never_linked.store(true, std::memory_order_relaxed);
   const std::string name = "#" + std::to_string(TRY(inode->GetAttributes()).inode);
   DentryRef entry = std::make_shared<Dentry>(directory.dentry, name, std::move(inode));
   entry->deleted_.store(true, std::memory_order_release);
@@ -152,7 +157,8 @@ Result<FileRef> Vfs::OpenUnnamed(Task& task, const Caller& caller, const Path& b
   return OpenFound(*impl_, task, caller, {directory.mount, std::move(entry)}, flags, true);
 }
 
-Result<FileRef> Vfs::Open(Task& task, const Path& base, std::string_view path, const OpenRequest& request) {
+Result<FileRef> Vfs::Open(Task& task, const Path& base, std::string_view path,
+                          const OpenRequest& request) {
   const Caller caller(task);
   uint32_t flags = request.flags;
   if ((flags & O_PATH) != 0) flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -169,12 +175,13 @@ Result<FileRef> Vfs::Open(Task& task, const Path& base, std::string_view path, c
   Path found;
   TRY(walker.AdvanceToLast());
   while (true) {
-    if (walker.last_kind() != PathWalker::LastKind::kNormal) return Errno(exclusive ? EEXIST : EISDIR);
+    if (walker.last_kind() != PathWalker::LastKind::kNormal)
+      return Errno(exclusive ? EEXIST : EISDIR);
     if (walker.must_be_directory()) return Errno(EISDIR);
     found = TRY(walker.Child(walker.last()));
     if (found.dentry == nullptr) {
-      found = TRY(walker.ChildOf(
-          TRY(CreateRegular(*impl_, caller, walker.directory(), walker.last(), request.mode, &created))));
+      found = TRY(walker.ChildOf(TRY(CreateRegular(*impl_, caller, walker.directory(),
+                                                   walker.last(), request.mode, &created))));
     }
     if (created || exclusive || !found.dentry->is_symlink() || (flags & O_NOFOLLOW) != 0) break;
     if (TRY(walker.FollowLink(found))) {

@@ -27,11 +27,13 @@ bool IsAncestor(const DentryRef& ancestor, DentryRef of) {
   return false;
 }
 
-// The change locks of both directories: the ancestor first; unrelated ones in any order, since the rename lock is held then.
+// The change locks of both directories: the ancestor first; unrelated ones in any order, since the
+// rename lock is held then.
 class DirectoryPairLock {
  public:
-  DirectoryPairLock(absl::Mutex& rename_mu, const DentryRef& a, const DentryRef& b) ABSL_NO_THREAD_SAFETY_ANALYSIS
-      : first_(a), second_(b) {
+  DirectoryPairLock(absl::Mutex& rename_mu, const DentryRef& a,
+                    const DentryRef& b) ABSL_NO_THREAD_SAFETY_ANALYSIS : first_(a),
+                                                                         second_(b) {
     if (a == b) {
       second_ = nullptr;
     } else {
@@ -96,7 +98,8 @@ Result<void> CheckRights(const Caller& caller, const RenameStep& step) {
   if (step.replaced == nullptr) {
     TRY(MayCreate(caller, to));
   } else {
-    TRY(MayDelete(caller, to, *step.replaced, step.exchange() ? step.replaced->is_directory() : is_directory));
+    TRY(MayDelete(caller, to, *step.replaced,
+                  step.exchange() ? step.replaced->is_directory() : is_directory));
   }
   if (&from != &to) {
     // A directory's ".." changes.
@@ -105,7 +108,8 @@ Result<void> CheckRights(const Caller& caller, const RenameStep& step) {
       TRY(step.replaced->inode()->CheckPermission(caller.credentials(), W_OK));
     }
   }
-  if (step.moved->has_mounts() || (step.replaced != nullptr && step.replaced->has_mounts())) return Errno(EBUSY);
+  if (step.moved->has_mounts() || (step.replaced != nullptr && step.replaced->has_mounts()))
+    return Errno(EBUSY);
   return {};
 }
 
@@ -114,8 +118,8 @@ void NotifyRename(const RenameStep& step) {
   Inode& to = *step.to.directory().dentry->inode();
   if (from.file_system().watch_count().load(std::memory_order_relaxed) == 0) return;
   static std::atomic<uint32_t> next_cookie{1};
-  const auto notify = [&](Inode& old_parent, std::string_view old_name, Inode& new_parent, std::string_view new_name,
-                          const Dentry& moved) {
+  const auto notify = [&](Inode& old_parent, std::string_view old_name, Inode& new_parent,
+                          std::string_view new_name, const Dentry& moved) {
     const uint32_t cookie = next_cookie.fetch_add(1, std::memory_order_relaxed);
     const uint32_t directory = moved.is_directory() ? IN_ISDIR : 0;
     NotifyInode(old_parent, IN_MOVED_FROM | directory, old_name, cookie);
@@ -136,10 +140,12 @@ void NotifyRename(const RenameStep& step) {
 
 }  // namespace
 
-Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string_view old_path, const Path& new_base,
-                         std::string_view new_path, uint32_t flags) {
-  if ((flags & ~static_cast<uint32_t>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) != 0) return Errno(EINVAL);
-  if ((flags & RENAME_EXCHANGE) != 0 && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)) != 0) return Errno(EINVAL);
+Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string_view old_path,
+                         const Path& new_base, std::string_view new_path, uint32_t flags) {
+  if ((flags & ~static_cast<uint32_t>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) != 0)
+    return Errno(EINVAL);
+  if ((flags & RENAME_EXCHANGE) != 0 && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)) != 0)
+    return Errno(EINVAL);
   PathWalker from(*impl_, caller, 0);
   TRY(from.Start(old_base, old_path, false));
   TRY(from.AdvanceToLast());
@@ -148,7 +154,8 @@ Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string
   TRY(to.AdvanceToLast());
   if (from.directory().mount != to.directory().mount) return Errno(EXDEV);
   if (from.last_kind() != PathWalker::LastKind::kNormal) return Errno(EBUSY);
-  if (to.last_kind() != PathWalker::LastKind::kNormal) return Errno((flags & RENAME_NOREPLACE) != 0 ? EEXIST : EBUSY);
+  if (to.last_kind() != PathWalker::LastKind::kNormal)
+    return Errno((flags & RENAME_NOREPLACE) != 0 ? EEXIST : EBUSY);
   if (from.directory().mount->read_only()) return Errno(EROFS);
 
   const DentryRef& from_dentry = from.directory().dentry;
@@ -167,8 +174,9 @@ Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string
   if (step.replaced != nullptr && step.replaced->is_directory() && !step.exchange()) {
     replaced_lock.emplace(&step.replaced->change_mutex());
   }
-  TRY(from_dentry->inode()->Rename(from.last(), *step.moved->inode(), *to_dentry->inode(), to.last(),
-                                   step.replaced == nullptr ? nullptr : step.replaced->inode().get(), flags));
+  TRY(from_dentry->inode()->Rename(
+      from.last(), *step.moved->inode(), *to_dentry->inode(), to.last(),
+      step.replaced == nullptr ? nullptr : step.replaced->inode().get(), flags));
   FileSystem& file_system = from_dentry->inode()->file_system();
   if (step.exchange()) {
     impl_->cache.Exchange(from_dentry, step.moved, to_dentry, step.replaced);

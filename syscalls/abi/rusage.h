@@ -17,8 +17,9 @@ struct Timeval {
 // struct rusage, <linux/resource.h>.
 struct Rusage {
   Timeval user, system;
-  int64_t resident_kib_max, shared_kib, data_kib, stack_kib, minor_faults, major_faults, swaps, blocks_in, blocks_out,
-      messages_sent, messages_received, signals, voluntary_switches, involuntary_switches;
+  int64_t resident_kib_max, shared_kib, data_kib, stack_kib, minor_faults, major_faults, swaps,
+      blocks_in, blocks_out, messages_sent, messages_received, signals, voluntary_switches,
+      involuntary_switches;
 };
 static_assert(sizeof(Rusage) == 144);
 

@@ -125,34 +125,40 @@ sentry::CredentialsRef RealCredentials(const sentry::Credentials& own) {
   auto real = std::make_shared<sentry::Credentials>(own);
   real->fsuid = real->uid;
   real->fsgid = real->gid;
-  if ((own.securebits & SECBIT_NO_SETUID_FIXUP) == 0) real->effective = real->uid == 0 ? real->permitted : 0;
+  if ((own.securebits & SECBIT_NO_SETUID_FIXUP) == 0)
+    real->effective = real->uid == 0 ? real->permitted : 0;
   return real;
 }
 
 }  // namespace
 
-Result<void> Fchmodat2(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t mode, int32_t flags) {
+Result<void> Fchmodat2(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t mode,
+                       int32_t flags) {
   if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
-  return VfsOf(task).SetAttributes(task, TRY(WalkAt(task, directory_fd, path, flags)), ModeChange(mode));
+  return VfsOf(task).SetAttributes(task, TRY(WalkAt(task, directory_fd, path, flags)),
+                                   ModeChange(mode));
 }
 
 Result<void> Fchmodat(Task& task, int32_t directory_fd, UserAddr path, uint32_t mode) {
   return Fchmodat2(task, directory_fd, path, mode, 0);
 }
 
-Result<void> Chmod(Task& task, UserAddr path, uint32_t mode) { return Fchmodat2(task, AT_FDCWD, path, mode, 0); }
+Result<void> Chmod(Task& task, UserAddr path, uint32_t mode) {
+  return Fchmodat2(task, AT_FDCWD, path, mode, 0);
+}
 
 Result<void> Fchmod(Task& task, int32_t fd, uint32_t mode) {
   const FileRef file = TRY(task.fds().GetForIo(fd));
   return ChangeFile(task, *file, ModeChange(mode));
 }
 
-Result<void> Fchownat(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t uid, uint32_t gid,
-                      int32_t flags) {
+Result<void> Fchownat(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t uid,
+                      uint32_t gid, int32_t flags) {
   if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
-  return VfsOf(task).SetAttributes(task, TRY(WalkAt(task, directory_fd, path, flags)), OwnerChanges(uid, gid));
+  return VfsOf(task).SetAttributes(task, TRY(WalkAt(task, directory_fd, path, flags)),
+                                   OwnerChanges(uid, gid));
 }
 
 Result<void> Chown(Task& task, UserAddr path, uint32_t uid, uint32_t gid) {
@@ -168,7 +174,8 @@ Result<void> Fchown(Task& task, int32_t fd, uint32_t uid, uint32_t gid) {
   return ChangeFile(task, *file, OwnerChanges(uid, gid));
 }
 
-Result<void> Utimensat(Task& task, int32_t directory_fd, UserAddr path, UserAddr times, int32_t flags) {
+Result<void> Utimensat(Task& task, int32_t directory_fd, UserAddr path, UserAddr times,
+                       int32_t flags) {
   AttributeChanges changes = TouchNow(task);
   if (!times.is_null()) {
     const auto values = TRY(task.CopyIn(UserIn<std::array<AbiTimespec, 2>>(times)));
@@ -183,7 +190,9 @@ Result<void> Futimesat(Task& task, int32_t directory_fd, UserAddr path, UserAddr
   return SetTimes(task, directory_fd, path, 0, TRY(TimesFromTimevals(task, times)));
 }
 
-Result<void> Utimes(Task& task, UserAddr path, UserAddr times) { return Futimesat(task, AT_FDCWD, path, times); }
+Result<void> Utimes(Task& task, UserAddr path, UserAddr times) {
+  return Futimesat(task, AT_FDCWD, path, times);
+}
 
 Result<void> Utime(Task& task, UserAddr path, UserAddr times) {
   AttributeChanges changes = TouchNow(task);
@@ -196,7 +205,8 @@ Result<void> Utime(Task& task, UserAddr path, UserAddr times) {
   return SetTimes(task, AT_FDCWD, path, 0, changes);
 }
 
-Result<void> Faccessat2(Task& task, int32_t directory_fd, UserAddr path_addr, int32_t mode, int32_t flags) {
+Result<void> Faccessat2(Task& task, int32_t directory_fd, UserAddr path_addr, int32_t mode,
+                        int32_t flags) {
   if ((mode & ~(R_OK | W_OK | X_OK)) != 0) return Errno(EINVAL);
   if ((flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
@@ -205,7 +215,8 @@ Result<void> Faccessat2(Task& task, int32_t directory_fd, UserAddr path_addr, in
   const Path found = TRY(WalkAt(task, caller, directory_fd, path, flags & ~AT_EACCESS));
   sentry::Inode& inode = *found.dentry->inode();
   const uint32_t type = inode.type();
-  if ((mode & X_OK) != 0 && type == S_IFREG && (found.mount->flags.load() & MS_NOEXEC) != 0) return Errno(EACCES);
+  if ((mode & X_OK) != 0 && type == S_IFREG && (found.mount->flags.load() & MS_NOEXEC) != 0)
+    return Errno(EACCES);
   TRY(inode.CheckPermission(caller.credentials(), mode));
   const bool special = type == S_IFCHR || type == S_IFBLK || type == S_IFIFO || type == S_IFSOCK;
   if ((mode & W_OK) != 0 && !special && found.mount->read_only()) return Errno(EROFS);
@@ -216,6 +227,8 @@ Result<void> Faccessat(Task& task, int32_t directory_fd, UserAddr path, int32_t 
   return Faccessat2(task, directory_fd, path, mode, 0);
 }
 
-Result<void> Access(Task& task, UserAddr path, int32_t mode) { return Faccessat2(task, AT_FDCWD, path, mode, 0); }
+Result<void> Access(Task& task, UserAddr path, int32_t mode) {
+  return Faccessat2(task, AT_FDCWD, path, mode, 0);
+}
 
 }  // namespace syscalls

@@ -1,6 +1,7 @@
 #pragma once
 
-// clockid_t of the guest: the clocks of clock_gettime(2), CPU-time clocks of any process and thread included.
+// clockid_t of the guest: the clocks of clock_gettime(2), CPU-time clocks of any process and thread
+// included.
 
 #include <cstdint>
 #include <memory>
@@ -18,9 +19,9 @@ namespace syscalls {
 struct ClockKind {
   enum class Base : uint8_t { kRealtime, kMonotonic, kProcessCpu, kThreadCpu };
   Base base = Base::kRealtime;
-  bool user_only = false;  // CPUCLOCK_VIRT
-  bool coarse = false;     // Or raw: may be read, but not waited for.
-  bool alarm = false;      // Wakes the machine up.
+  bool user_only = false;                      // CPUCLOCK_VIRT
+  bool coarse = false;                         // Or raw: may be read, but not waited for.
+  bool alarm = false;                          // Wakes the machine up.
   std::shared_ptr<sentry::ThreadGroup> group;  // kProcessCpu
   std::shared_ptr<sentry::Task> thread;        // kThreadCpu
   bool is_cpu() const { return base == Base::kProcessCpu || base == Base::kThreadCpu; }

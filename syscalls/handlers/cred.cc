@@ -28,11 +28,13 @@ constexpr uint32_t kUnchanged = ~uint32_t{0};
 constexpr int32_t kGroupsMax = 65536;  // NGROUPS_MAX
 constexpr CapabilitySet kFileSystemCapabilities =
     (CapabilitySet{1} << CAP_CHOWN) | (CapabilitySet{1} << CAP_DAC_OVERRIDE) |
-    (CapabilitySet{1} << CAP_DAC_READ_SEARCH) | (CapabilitySet{1} << CAP_FOWNER) | (CapabilitySet{1} << CAP_FSETID) |
-    (CapabilitySet{1} << CAP_MAC_OVERRIDE) | (CapabilitySet{1} << CAP_MKNOD) |
-    (CapabilitySet{1} << CAP_LINUX_IMMUTABLE);
+    (CapabilitySet{1} << CAP_DAC_READ_SEARCH) | (CapabilitySet{1} << CAP_FOWNER) |
+    (CapabilitySet{1} << CAP_FSETID) | (CapabilitySet{1} << CAP_MAC_OVERRIDE) |
+    (CapabilitySet{1} << CAP_MKNOD) | (CapabilitySet{1} << CAP_LINUX_IMMUTABLE);
 
-bool IsSet(const Credentials& credentials, int bit) { return (credentials.securebits & (1U << bit)) != 0; }
+bool IsSet(const Credentials& credentials, int bit) {
+  return (credentials.securebits & (1U << bit)) != 0;
+}
 
 // capabilities(7), "Effect of user ID changes on capabilities".
 void AdjustCapabilities(Credentials& changed, const Credentials& old) {
@@ -66,7 +68,8 @@ bool OneOf(uint32_t id, std::initializer_list<uint32_t> allowed) {
   return std::find(allowed.begin(), allowed.end(), id) != allowed.end();
 }
 
-Result<void> CopyOutThree(Task& task, std::array<std::pair<UserOut<uint32_t>, uint32_t>, 3> values) {
+Result<void> CopyOutThree(Task& task,
+                          std::array<std::pair<UserOut<uint32_t>, uint32_t>, 3> values) {
   for (const auto& [pointer, value] : values) TRY(task.CopyOut(pointer, value));
   return {};
 }
@@ -118,7 +121,8 @@ Result<void> SetReUid(Task& task, uint32_t real, uint32_t effective) {
       if (!privileged && !OneOf(effective, {old.uid, old.euid, old.suid})) return Errno(EPERM);
       changed.euid = effective;
     }
-    if (real != kUnchanged || (effective != kUnchanged && effective != old.uid)) changed.suid = changed.euid;
+    if (real != kUnchanged || (effective != kUnchanged && effective != old.uid))
+      changed.suid = changed.euid;
     changed.fsuid = changed.euid;
     AdjustCapabilities(changed, old);
     return {};
@@ -137,7 +141,8 @@ Result<void> SetReGid(Task& task, uint32_t real, uint32_t effective) {
       if (!privileged && !OneOf(effective, {old.gid, old.egid, old.sgid})) return Errno(EPERM);
       changed.egid = effective;
     }
-    if (real != kUnchanged || (effective != kUnchanged && effective != old.gid)) changed.sgid = changed.egid;
+    if (real != kUnchanged || (effective != kUnchanged && effective != old.gid))
+      changed.sgid = changed.egid;
     changed.fsgid = changed.egid;
     return {};
   });
@@ -174,12 +179,14 @@ Result<void> SetResGid(Task& task, uint32_t real, uint32_t effective, uint32_t s
   });
 }
 
-Result<void> GetResUid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective, UserOut<uint32_t> saved) {
+Result<void> GetResUid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective,
+                       UserOut<uint32_t> saved) {
   const Credentials& own = task.own_credentials();
   return CopyOutThree(task, {{{real, own.uid}, {effective, own.euid}, {saved, own.suid}}});
 }
 
-Result<void> GetResGid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective, UserOut<uint32_t> saved) {
+Result<void> GetResGid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective,
+                       UserOut<uint32_t> saved) {
   const Credentials& own = task.own_credentials();
   return CopyOutThree(task, {{{real, own.gid}, {effective, own.egid}, {saved, own.sgid}}});
 }
@@ -190,7 +197,8 @@ Result<uint32_t> SetFsUid(Task& task, uint32_t uid) {
   if (uid == kUnchanged) return previous;
   const Result<void> changed = ChangeCredentials(task, [uid](Credentials& next) -> Result<void> {
     const Credentials old = next;
-    if (!old.HasCapability(CAP_SETUID) && !OneOf(uid, {old.uid, old.euid, old.suid, old.fsuid})) return Errno(EPERM);
+    if (!old.HasCapability(CAP_SETUID) && !OneOf(uid, {old.uid, old.euid, old.suid, old.fsuid}))
+      return Errno(EPERM);
     next.fsuid = uid;
     if (IsSet(old, SECURE_NO_SETUID_FIXUP)) return {};
     if (old.fsuid == 0 && uid != 0) next.effective &= ~kFileSystemCapabilities;
@@ -205,7 +213,9 @@ Result<uint32_t> SetFsGid(Task& task, uint32_t gid) {
   const uint32_t previous = task.own_credentials().fsgid;
   if (gid == kUnchanged) return previous;
   const Result<void> changed = ChangeCredentials(task, [gid](Credentials& next) -> Result<void> {
-    if (!next.HasCapability(CAP_SETGID) && !OneOf(gid, {next.gid, next.egid, next.sgid, next.fsgid})) return Errno(EPERM);
+    if (!next.HasCapability(CAP_SETGID) &&
+        !OneOf(gid, {next.gid, next.egid, next.sgid, next.fsgid}))
+      return Errno(EPERM);
     next.fsgid = gid;
     return {};
   });
@@ -226,7 +236,8 @@ Result<int32_t> GetGroups(Task& task, int32_t size, UserAddr list) {
 Result<void> SetGroups(Task& task, int32_t size, UserAddr list) {
   if (!task.own_credentials().HasCapability(CAP_SETGID)) return Errno(EPERM);
   if (size < 0 || size > kGroupsMax) return Errno(EINVAL);
-  std::vector<uint32_t> groups = TRY(task.memory().CopyInArray<uint32_t>(list, static_cast<size_t>(size)));
+  std::vector<uint32_t> groups =
+      TRY(task.memory().CopyInArray<uint32_t>(list, static_cast<size_t>(size)));
   std::sort(groups.begin(), groups.end());
   return ChangeCredentials(task, [&groups](Credentials& changed) -> Result<void> {
     changed.groups = std::move(groups);
@@ -281,7 +292,8 @@ Result<void> CapGet(Task& task, UserAddr header_address, UserAddr data) {
               static_cast<uint32_t>(credentials->permitted >> (32 * i)),
               static_cast<uint32_t>(credentials->inheritable >> (32 * i))};
   }
-  return task.memory().CopyOutArray<CapData>(data, std::span<const CapData>(out).first(words.value()));
+  return task.memory().CopyOutArray<CapData>(data,
+                                             std::span<const CapData>(out).first(words.value()));
 }
 
 Result<void> CapSet(Task& task, UserAddr header_address, UserAddr data) {
@@ -300,7 +312,8 @@ Result<void> CapSet(Task& task, UserAddr header_address, UserAddr data) {
   inheritable &= sentry::kAllCapabilities;
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
     const bool may_set = changed.HasCapability(CAP_SETPCAP);
-    if (!may_set && (inheritable & ~(changed.inheritable | changed.permitted)) != 0) return Errno(EPERM);
+    if (!may_set && (inheritable & ~(changed.inheritable | changed.permitted)) != 0)
+      return Errno(EPERM);
     if ((inheritable & ~(changed.inheritable | changed.bounding)) != 0) return Errno(EPERM);
     if ((permitted & ~changed.permitted) != 0) return Errno(EPERM);
     if ((effective & ~permitted) != 0) return Errno(EPERM);

@@ -24,10 +24,10 @@ base::Result<void> SetReUid(sentry::Task& task, uint32_t real, uint32_t effectiv
 base::Result<void> SetReGid(sentry::Task& task, uint32_t real, uint32_t effective);
 base::Result<void> SetResUid(sentry::Task& task, uint32_t real, uint32_t effective, uint32_t saved);
 base::Result<void> SetResGid(sentry::Task& task, uint32_t real, uint32_t effective, uint32_t saved);
-base::Result<void> GetResUid(sentry::Task& task, base::UserOut<uint32_t> real, base::UserOut<uint32_t> effective,
-                             base::UserOut<uint32_t> saved);
-base::Result<void> GetResGid(sentry::Task& task, base::UserOut<uint32_t> real, base::UserOut<uint32_t> effective,
-                             base::UserOut<uint32_t> saved);
+base::Result<void> GetResUid(sentry::Task& task, base::UserOut<uint32_t> real,
+                             base::UserOut<uint32_t> effective, base::UserOut<uint32_t> saved);
+base::Result<void> GetResGid(sentry::Task& task, base::UserOut<uint32_t> real,
+                             base::UserOut<uint32_t> effective, base::UserOut<uint32_t> saved);
 base::Result<uint32_t> SetFsUid(sentry::Task& task, uint32_t uid);
 base::Result<uint32_t> SetFsGid(sentry::Task& task, uint32_t gid);
 base::Result<int32_t> GetGroups(sentry::Task& task, int32_t size, base::UserAddr list);

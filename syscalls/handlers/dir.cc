@@ -1,4 +1,5 @@
-// getdents(2), getdents64(2). Entries are gathered first and copied out in one go: then the position moves, or nothing has happened.
+// getdents(2), getdents64(2). Entries are gathered first and copied out in one go: then the
+// position moves, or nothing has happened.
 
 #include "syscalls/handlers/dir.h"
 
@@ -9,10 +10,10 @@
 #include <vector>
 
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/dentry.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/notify.h"
-#include "sentry/vfs/dentry.h"
 
 namespace syscalls {
 
@@ -35,7 +36,8 @@ void Put(std::vector<std::byte>* out, const T& value) {
 
 // linux_dirent64 has the type before the name, linux_dirent has it in the record's last byte.
 bool Append(const DirectoryEntry& entry, bool is_64, size_t room, std::vector<std::byte>* out) {
-  const size_t bytes = (kHeaderBytes + (is_64 ? 1 : 0) + entry.name.size() + 1 + (is_64 ? 0 : 1) + 7) & ~size_t{7};
+  const size_t bytes =
+      (kHeaderBytes + (is_64 ? 1 : 0) + entry.name.size() + 1 + (is_64 ? 0 : 1) + 7) & ~size_t{7};
   if (bytes > room - out->size()) return false;
   const size_t end = out->size() + bytes;
   Put(out, entry.inode);

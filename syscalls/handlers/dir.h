@@ -11,7 +11,9 @@ class Task;
 
 namespace syscalls {
 
-base::Result<uint64_t> Getdents(sentry::Task& task, int32_t fd, base::UserAddr buffer, uint32_t size);
-base::Result<uint64_t> Getdents64(sentry::Task& task, int32_t fd, base::UserAddr buffer, uint32_t size);
+base::Result<uint64_t> Getdents(sentry::Task& task, int32_t fd, base::UserAddr buffer,
+                                uint32_t size);
+base::Result<uint64_t> Getdents64(sentry::Task& task, int32_t fd, base::UserAddr buffer,
+                                  uint32_t size);
 
 }  // namespace syscalls

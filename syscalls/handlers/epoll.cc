@@ -29,7 +29,8 @@ using sentry::Task;
 namespace {
 
 Result<std::shared_ptr<EpollFile>> GetEpoll(Task& task, int32_t fd) {
-  std::shared_ptr<EpollFile> epoll = std::dynamic_pointer_cast<EpollFile>(TRY(task.fds().GetForIo(fd)));
+  std::shared_ptr<EpollFile> epoll =
+      std::dynamic_pointer_cast<EpollFile>(TRY(task.fds().GetForIo(fd)));
   if (epoll == nullptr) return Errno(EINVAL);
   return epoll;
 }
@@ -46,7 +47,8 @@ Result<int32_t> EpollCreate(Task& task, int32_t size) {
   return EpollCreate1(task, 0);
 }
 
-Result<void> EpollCtl(Task& task, int32_t epoll_fd, int32_t operation, int32_t fd, UserIn<abi::EpollEvent> event) {
+Result<void> EpollCtl(Task& task, int32_t epoll_fd, int32_t operation, int32_t fd,
+                      UserIn<abi::EpollEvent> event) {
   sentry::EpollEvent wanted;
   if (operation != EPOLL_CTL_DEL) {
     const abi::EpollEvent value = TRY(task.CopyIn(event));
@@ -58,18 +60,23 @@ Result<void> EpollCtl(Task& task, int32_t epoll_fd, int32_t operation, int32_t f
   const auto epoll = std::dynamic_pointer_cast<EpollFile>(epoll_file);
   if (epoll == nullptr || file == epoll_file) return Errno(EINVAL);
   if (operation != EPOLL_CTL_DEL && (wanted.events & EPOLLEXCLUSIVE) != 0) {
-    constexpr uint32_t kAllowed = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+    constexpr uint32_t kAllowed =
+        EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
     if (operation == EPOLL_CTL_MOD) return Errno(EINVAL);
-    if (operation == EPOLL_CTL_ADD && (dynamic_cast<EpollFile*>(file.get()) != nullptr ||
-                                       (wanted.events & ~kAllowed) != 0)) {
+    if (operation == EPOLL_CTL_ADD &&
+        (dynamic_cast<EpollFile*>(file.get()) != nullptr || (wanted.events & ~kAllowed) != 0)) {
       return Errno(EINVAL);
     }
   }
   switch (operation) {
-    case EPOLL_CTL_ADD: return epoll->Add(file, fd, wanted);
-    case EPOLL_CTL_MOD: return epoll->Modify(file, fd, wanted);
-    case EPOLL_CTL_DEL: return epoll->Delete(file, fd);
-    default: return Errno(EINVAL);
+    case EPOLL_CTL_ADD:
+      return epoll->Add(file, fd, wanted);
+    case EPOLL_CTL_MOD:
+      return epoll->Modify(file, fd, wanted);
+    case EPOLL_CTL_DEL:
+      return epoll->Delete(file, fd);
+    default:
+      return Errno(EINVAL);
   }
 }
 
@@ -99,12 +106,14 @@ Result<size_t> SleepAndCollect(Task& task, EpollFile& epoll, size_t count, Deadl
   return collected;
 }
 
-Result<uint64_t> Wait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count, Deadline deadline,
-                      bool can_sleep) {
-  constexpr int32_t kCountMax = std::numeric_limits<int32_t>::max() / static_cast<int32_t>(sizeof(abi::EpollEvent));
+Result<uint64_t> Wait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count,
+                      Deadline deadline, bool can_sleep) {
+  constexpr int32_t kCountMax =
+      std::numeric_limits<int32_t>::max() / static_cast<int32_t>(sizeof(abi::EpollEvent));
   if (count <= 0 || count > kCountMax) return Errno(EINVAL);
   const std::shared_ptr<EpollFile> epoll = TRY(GetEpoll(task, epoll_fd));
-  const EpollFile::Deliver deliver = [&](std::span<const sentry::EpollEvent> ready) -> Result<void> {
+  const EpollFile::Deliver deliver =
+      [&](std::span<const sentry::EpollEvent> ready) -> Result<void> {
     std::array<abi::EpollEvent, 16> few;
     std::vector<abi::EpollEvent> many;
     std::span<abi::EpollEvent> out(few);
@@ -142,18 +151,20 @@ Result<void> SetMask(Task& task, UserIn<uint64_t> signal_mask, uint64_t mask_byt
 
 }  // namespace
 
-Result<uint64_t> EpollWait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count, int32_t timeout_ms) {
+Result<uint64_t> EpollWait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count,
+                           int32_t timeout_ms) {
   return Wait(task, epoll_fd, events, count, DeadlineInMs(task, timeout_ms), timeout_ms != 0);
 }
 
-Result<uint64_t> EpollPwait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count, int32_t timeout_ms,
-                            UserIn<uint64_t> signal_mask, uint64_t mask_bytes) {
+Result<uint64_t> EpollPwait(Task& task, int32_t epoll_fd, UserAddr events, int32_t count,
+                            int32_t timeout_ms, UserIn<uint64_t> signal_mask, uint64_t mask_bytes) {
   TRY(SetMask(task, signal_mask, mask_bytes));
   return Wait(task, epoll_fd, events, count, DeadlineInMs(task, timeout_ms), timeout_ms != 0);
 }
 
 Result<uint64_t> EpollPwait2(Task& task, int32_t epoll_fd, UserAddr events, int32_t count,
-                             UserIn<abi::Timespec> timeout, UserIn<uint64_t> signal_mask, uint64_t mask_bytes) {
+                             UserIn<abi::Timespec> timeout, UserIn<uint64_t> signal_mask,
+                             uint64_t mask_bytes) {
   Deadline deadline = Deadline::Never();
   bool can_sleep = true;
   if (!timeout.is_null()) {

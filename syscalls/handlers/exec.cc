@@ -1,4 +1,5 @@
-// execve(2) and execveat(2): the strings are copied in within Linux's bounds, the rest is TaskExec's.
+// execve(2) and execveat(2): the strings are copied in within Linux's bounds, the rest is
+// TaskExec's.
 
 #include <fcntl.h>
 
@@ -26,15 +27,16 @@ constexpr size_t kPointersPerCopy = 64;
 
 // A null-terminated vector of strings; a null vector is an empty one (with a warning on Linux).
 // `bytes` and `count` add up over argv and envp.
-Result<std::vector<std::string>> CopyInStrings(Task& task, UserAddr vector, uint64_t stack_limit, uint64_t& bytes,
-                                               uint64_t& count) {
+Result<std::vector<std::string>> CopyInStrings(Task& task, UserAddr vector, uint64_t stack_limit,
+                                               uint64_t& bytes, uint64_t& count) {
   std::vector<std::string> strings;
   if (vector.is_null()) return strings;
   uint64_t at = vector.value();
   while (true) {
     const uint64_t pointer = TRY(task.CopyIn(base::UserIn<uint64_t>(UserAddr(at))));
     if (pointer == 0) return strings;
-    Result<std::string> text = task.memory().CopyInString(UserAddr(pointer), sentry::kArgumentBytesMax);
+    Result<std::string> text =
+        task.memory().CopyInString(UserAddr(pointer), sentry::kArgumentBytesMax);
     if (!text.ok()) return text.error() == ENAMETOOLONG ? Errno(E2BIG) : text.error();
     bytes += text.value().size() + 1;
     ++count;
@@ -61,7 +63,8 @@ Result<void> Execve(Task& task, UserAddr path, UserAddr argv, UserAddr envp) {
   return Execveat(task, AT_FDCWD, path, argv, envp, 0);
 }
 
-Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr argv, UserAddr envp, int32_t flags) {
+Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr argv, UserAddr envp,
+                      int32_t flags) {
   const std::string name = TRY(task.memory().CopyInString(path, sentry::kPathBytesMax));
   if (name.empty() && (flags & AT_EMPTY_PATH) == 0) return Errno(ENOENT);
   if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
@@ -82,7 +85,8 @@ Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr arg
     sentry::WalkOptions options;
     options.follow_last = (flags & AT_SYMLINK_NOFOLLOW) == 0;
     request.executable = TRY(task.kernel().vfs().Walk(task, base, name, options));
-    if (!options.follow_last && (request.executable.dentry->inode()->type() == S_IFLNK)) return Errno(ELOOP);
+    if (!options.follow_last && (request.executable.dentry->inode()->type() == S_IFLNK))
+      return Errno(ELOOP);
   }
   if (!request.executable) return Errno(EACCES);  // A pipe or socket.
   request.arguments = TRY(CopyInArguments(task, argv, envp));

@@ -84,7 +84,8 @@ Result<sentry::FileLocks*> LocksOf(File& file) {
 
 Result<uint64_t> GetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bool of_description) {
   AbiFlock request = TRY(task.CopyIn(pointer));
-  if (request.type != F_RDLCK && request.type != F_WRLCK && !(of_description && request.type == F_UNLCK)) {
+  if (request.type != F_RDLCK && request.type != F_WRLCK &&
+      !(of_description && request.type == F_UNLCK)) {
     return Errno(EINVAL);
   }
   if (of_description && request.pid != 0) return Errno(EINVAL);
@@ -98,14 +99,17 @@ Result<uint64_t> GetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bo
     request.type = conflict->exclusive ? F_WRLCK : F_RDLCK;
     request.whence = SEEK_SET;
     request.start = static_cast<int64_t>(conflict->start);
-    request.length = conflict->last == RecordLock::kLastByte ? 0 : static_cast<int64_t>(conflict->last - conflict->start + 1);
+    request.length = conflict->last == RecordLock::kLastByte
+                         ? 0
+                         : static_cast<int64_t>(conflict->last - conflict->start + 1);
     request.pid = conflict->pid;
   }
   TRY(task.CopyOut(pointer, request));
   return uint64_t{0};
 }
 
-Result<uint64_t> SetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bool of_description, bool wait) {
+Result<uint64_t> SetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bool of_description,
+                         bool wait) {
   const AbiFlock request = TRY(task.CopyIn(pointer));
   RecordLock wanted = TRY(RangeOf(file, request));
   if (of_description && request.pid != 0) return Errno(EINVAL);
@@ -147,7 +151,8 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
       file.owner().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
       return uint64_t{0};
     case F_GETOWN:
-      return static_cast<uint64_t>(static_cast<int64_t>(file.owner().load(std::memory_order_relaxed)));
+      return static_cast<uint64_t>(
+          static_cast<int64_t>(file.owner().load(std::memory_order_relaxed)));
     case F_SETSIG:
       if (argument > 64) return Errno(EINVAL);
       file.owner_signal().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
@@ -157,7 +162,8 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
     case F_SETOWN_EX: {
       const OwnerEx owner = TRY(task.CopyIn(base::UserIn<OwnerEx>(UserAddr(argument))));
       if (owner.type < F_OWNER_TID || owner.type > F_OWNER_PGRP) return Errno(EINVAL);
-      file.owner().store(owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid, std::memory_order_relaxed);
+      file.owner().store(owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid,
+                         std::memory_order_relaxed);
       return uint64_t{0};
     }
     default: {
@@ -170,8 +176,8 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
 }
 
 bool AllowedOnPath(int32_t command) {
-  return command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_GETFD || command == F_SETFD ||
-         command == F_GETFL;
+  return command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_GETFD ||
+         command == F_SETFD || command == F_GETFL;
 }
 
 }  // namespace
@@ -184,9 +190,10 @@ Result<uint64_t> Fcntl(Task& task, int32_t fd, int32_t command, uint64_t argumen
     case F_DUPFD:
     case F_DUPFD_CLOEXEC: {
       const auto minimum = static_cast<uint32_t>(argument);
-      if (minimum >= task.fd_limit() || minimum > std::numeric_limits<int32_t>::max()) return Errno(EINVAL);
-      return static_cast<uint64_t>(TRY(task.fds().Install(file, command == F_DUPFD_CLOEXEC, task.fd_limit(),
-                                                          static_cast<int32_t>(minimum))));
+      if (minimum >= task.fd_limit() || minimum > std::numeric_limits<int32_t>::max())
+        return Errno(EINVAL);
+      return static_cast<uint64_t>(TRY(task.fds().Install(
+          file, command == F_DUPFD_CLOEXEC, task.fd_limit(), static_cast<int32_t>(minimum))));
     }
     case F_GETFD:
       return uint64_t{TRY(task.fds().close_on_exec(fd)) ? FD_CLOEXEC : 0U};
@@ -230,7 +237,8 @@ Result<void> Flock(Task& task, int32_t fd, int32_t operation) {
     locks.ReleaseFlock(file.get());
     return {};
   }
-  return RetryUntilReady(task, &locks.queue(), POLLOUT, (operation & LOCK_NB) != 0, sentry::Deadline::Never(),
+  return RetryUntilReady(task, &locks.queue(), POLLOUT, (operation & LOCK_NB) != 0,
+                         sentry::Deadline::Never(),
                          [&] { return locks.SetFlock(file.get(), kind == LOCK_EX); });
 }
 

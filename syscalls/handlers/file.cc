@@ -57,19 +57,23 @@ Result<void> Syncfs(Task& task, int32_t fd) {
 }
 
 Result<void> SyncFileRange(Task& task, int32_t fd, int64_t offset, int64_t length, uint32_t flags) {
-  constexpr uint32_t kKnown = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  constexpr uint32_t kKnown =
+      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
   const FileRef file = TRY(task.fds().GetForIo(fd));
   if ((flags & ~kKnown) != 0) return Errno(EINVAL);
   int64_t end = 0;
-  if (offset < 0 || length < 0 || __builtin_add_overflow(offset, length, &end)) return Errno(EINVAL);
+  if (offset < 0 || length < 0 || __builtin_add_overflow(offset, length, &end))
+    return Errno(EINVAL);
   const uint32_t type = TypeOf(*file);
-  if (type != S_IFREG && type != S_IFBLK && type != S_IFDIR && type != S_IFLNK) return Errno(ESPIPE);
+  if (type != S_IFREG && type != S_IFBLK && type != S_IFDIR && type != S_IFLNK)
+    return Errno(ESPIPE);
   return file->Sync(true);
 }
 
 Result<void> Fallocate(Task& task, int32_t fd, int32_t mode, int64_t offset, int64_t length) {
   constexpr int32_t kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE |
-                             FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
+                             FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE |
+                             FALLOC_FL_UNSHARE_RANGE;
   const FileRef file = TRY(task.fds().GetForIo(fd));
   if (offset < 0 || length <= 0) return Errno(EINVAL);
   if ((mode & ~kKnown) != 0) return Errno(EOPNOTSUPP);

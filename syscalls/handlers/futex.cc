@@ -33,21 +33,24 @@ struct WaitArguments {
   Deadline deadline;
 };
 
-// FUTEX_WAIT and FUTEX_WAIT_BITSET: a wait with an end goes on until the same end after a signal without handler.
+// FUTEX_WAIT and FUTEX_WAIT_BITSET: a wait with an end goes on until the same end after a signal
+// without handler.
 Result<uint64_t> WaitRestartably(Task& task, const WaitArguments& wait) {
-  const Result<void> waited = task.kernel().futexes().Wait(task, wait.addr, wait.shared, wait.expected, wait.bitset,
-                                                           wait.deadline);
+  const Result<void> waited = task.kernel().futexes().Wait(
+      task, wait.addr, wait.shared, wait.expected, wait.bitset, wait.deadline);
   if (waited.ok()) return uint64_t{0};
   if (waited.error() != base::kRestartSys || wait.deadline.IsNever()) return waited.error();
   return task.RestartWith([wait](Task& restarted) { return WaitRestartably(restarted, wait); });
 }
 
-Result<Deadline> FutexDeadline(Task& task, int command, bool realtime, UserIn<abi::Timespec> timeout) {
+Result<Deadline> FutexDeadline(Task& task, int command, bool realtime,
+                               UserIn<abi::Timespec> timeout) {
   if (timeout.is_null()) return Deadline::Never();
   const int64_t ns = TRY(ToNs(TRY(task.CopyIn(timeout))));
   const sentry::Clock& clock = task.kernel().clock();
   if (command == FUTEX_WAIT) return DeadlineAfter(clock, ns);
-  return DeadlineAt(clock, realtime || command == FUTEX_LOCK_PI ? CLOCK_REALTIME : CLOCK_MONOTONIC, ns);
+  return DeadlineAt(clock, realtime || command == FUTEX_LOCK_PI ? CLOCK_REALTIME : CLOCK_MONOTONIC,
+                    ns);
 }
 
 bool TakesTimeout(int command) {
@@ -56,7 +59,8 @@ bool TakesTimeout(int command) {
 }
 
 bool TakesRealtime(int command) {
-  return command == FUTEX_WAIT_BITSET || command == FUTEX_WAIT_REQUEUE_PI || command == FUTEX_LOCK_PI2;
+  return command == FUTEX_WAIT_BITSET || command == FUTEX_WAIT_REQUEUE_PI ||
+         command == FUTEX_LOCK_PI2;
 }
 
 template <typename T>
@@ -67,14 +71,15 @@ Result<uint64_t> Zero(const Result<T>& result) {
 
 }  // namespace
 
-Result<uint64_t> Futex(Task& task, UserAddr addr, int32_t operation, uint32_t value, uint64_t timeout_or_count,
-                       UserAddr addr2, uint32_t value3) {
+Result<uint64_t> Futex(Task& task, UserAddr addr, int32_t operation, uint32_t value,
+                       uint64_t timeout_or_count, UserAddr addr2, uint32_t value3) {
   const int command = operation & FUTEX_CMD_MASK;
   const bool shared = (operation & FUTEX_PRIVATE_FLAG) == 0;
   const bool realtime = (operation & FUTEX_CLOCK_REALTIME) != 0;
   Deadline deadline;
   if (TakesTimeout(command)) {
-    deadline = TRY(FutexDeadline(task, command, realtime, UserIn<abi::Timespec>(UserAddr(timeout_or_count))));
+    deadline = TRY(
+        FutexDeadline(task, command, realtime, UserIn<abi::Timespec>(UserAddr(timeout_or_count))));
   }
   if (realtime && !TakesRealtime(command)) return Errno(ENOSYS);
 
@@ -84,23 +89,34 @@ Result<uint64_t> Futex(Task& task, UserAddr addr, int32_t operation, uint32_t va
   const int32_t count2 = static_cast<int32_t>(timeout_or_count);
   const FutexTable::Pair pair{addr, shared, addr2, shared};
   switch (command) {
-    case FUTEX_WAIT: return WaitRestartably(task, {addr, shared, value, sentry::kFutexBitsetAny, deadline});
-    case FUTEX_WAIT_BITSET: return WaitRestartably(task, {addr, shared, value, value3, deadline});
-    case FUTEX_WAKE: return table.Wake(memory, addr, shared, count, sentry::kFutexBitsetAny);
-    case FUTEX_WAKE_BITSET: return table.Wake(memory, addr, shared, count, value3);
-    case FUTEX_REQUEUE: return table.Requeue(memory, pair, count, count2, nullptr);
-    case FUTEX_CMP_REQUEUE: return table.Requeue(memory, pair, count, count2, &value3);
-    case FUTEX_WAKE_OP: return table.WakeOp(memory, pair, count, count2, value3);
+    case FUTEX_WAIT:
+      return WaitRestartably(task, {addr, shared, value, sentry::kFutexBitsetAny, deadline});
+    case FUTEX_WAIT_BITSET:
+      return WaitRestartably(task, {addr, shared, value, value3, deadline});
+    case FUTEX_WAKE:
+      return table.Wake(memory, addr, shared, count, sentry::kFutexBitsetAny);
+    case FUTEX_WAKE_BITSET:
+      return table.Wake(memory, addr, shared, count, value3);
+    case FUTEX_REQUEUE:
+      return table.Requeue(memory, pair, count, count2, nullptr);
+    case FUTEX_CMP_REQUEUE:
+      return table.Requeue(memory, pair, count, count2, &value3);
+    case FUTEX_WAKE_OP:
+      return table.WakeOp(memory, pair, count, count2, value3);
     case FUTEX_LOCK_PI:
-    case FUTEX_LOCK_PI2: return Zero(table.LockPi(task, addr, shared, deadline, /*try_only=*/false));
-    case FUTEX_TRYLOCK_PI: return Zero(table.LockPi(task, addr, shared, Deadline::Never(), /*try_only=*/true));
-    case FUTEX_UNLOCK_PI: return Zero(table.UnlockPi(task, addr, shared));
+    case FUTEX_LOCK_PI2:
+      return Zero(table.LockPi(task, addr, shared, deadline, /*try_only=*/false));
+    case FUTEX_TRYLOCK_PI:
+      return Zero(table.LockPi(task, addr, shared, Deadline::Never(), /*try_only=*/true));
+    case FUTEX_UNLOCK_PI:
+      return Zero(table.UnlockPi(task, addr, shared));
     case FUTEX_WAIT_REQUEUE_PI:
       return Zero(table.WaitRequeuePi(task, pair, value, sentry::kFutexBitsetAny, deadline));
     case FUTEX_CMP_REQUEUE_PI:
       if (value != 1) return Errno(EINVAL);
       return table.CmpRequeuePi(task, pair, count2, value3);
-    default: return Errno(ENOSYS);
+    default:
+      return Errno(ENOSYS);
   }
 }
 
@@ -137,16 +153,19 @@ Result<sentry::FutexWaitRequest> ToRequest(const abi::FutexWaitv& waiter) {
 
 Result<uint64_t> FutexWaitv(Task& task, UserAddr waiters, uint32_t count, uint32_t flags,
                             UserIn<abi::Timespec> timeout, int32_t clock_id) {
-  if (flags != 0 || count == 0 || count > sentry::kFutexWaitvMax || waiters.is_null()) return Errno(EINVAL);
+  if (flags != 0 || count == 0 || count > sentry::kFutexWaitvMax || waiters.is_null())
+    return Errno(EINVAL);
   const Deadline deadline = TRY(AbsoluteDeadline(task, timeout, clock_id));
-  const std::vector<abi::FutexWaitv> entries = TRY(task.memory().CopyInArray<abi::FutexWaitv>(waiters, count));
+  const std::vector<abi::FutexWaitv> entries =
+      TRY(task.memory().CopyInArray<abi::FutexWaitv>(waiters, count));
   std::vector<sentry::FutexWaitRequest> requests;
   requests.reserve(count);
   for (const abi::FutexWaitv& entry : entries) requests.push_back(TRY(ToRequest(entry)));
   return task.kernel().futexes().WaitMultiple(task, requests, deadline);
 }
 
-Result<uint64_t> FutexWake(Task& task, UserAddr addr, uint64_t mask, int32_t count, uint32_t flags) {
+Result<uint64_t> FutexWake(Task& task, UserAddr addr, uint64_t mask, int32_t count,
+                           uint32_t flags) {
   const bool shared = TRY(SharedFromFlags(flags));
   const uint32_t bitset = TRY(Word(mask));
   if (bitset == 0) return Errno(EINVAL);
@@ -163,13 +182,14 @@ Result<void> FutexWait(Task& task, UserAddr addr, uint64_t value, uint64_t mask,
   return task.kernel().futexes().Wait(task, addr, shared, expected, bitset, deadline);
 }
 
-Result<uint64_t> FutexRequeue(Task& task, UserIn<std::array<abi::FutexWaitv, 2>> waiters, uint32_t flags,
-                              int32_t wake_count, int32_t requeue_count) {
+Result<uint64_t> FutexRequeue(Task& task, UserIn<std::array<abi::FutexWaitv, 2>> waiters,
+                              uint32_t flags, int32_t wake_count, int32_t requeue_count) {
   if (flags != 0 || waiters.is_null()) return Errno(EINVAL);
   const std::array<abi::FutexWaitv, 2> entries = TRY(task.CopyIn(waiters));
   const sentry::FutexWaitRequest from = TRY(ToRequest(entries[0]));
   const sentry::FutexWaitRequest to = TRY(ToRequest(entries[1]));
-  return task.kernel().futexes().Requeue(task.memory(), {from.addr, from.shared, to.addr, to.shared}, wake_count,
+  return task.kernel().futexes().Requeue(task.memory(),
+                                         {from.addr, from.shared, to.addr, to.shared}, wake_count,
                                          requeue_count, &from.expected);
 }
 
@@ -180,14 +200,16 @@ Result<void> SetRobustList(Task& task, UserAddr head, uint64_t bytes) {
 }
 
 // get_robust_list(2), guarded as ptrace(2)'s PTRACE_MODE_READ_REALCREDS.
-Result<void> GetRobustList(Task& task, int32_t tid, UserOut<uint64_t> head, UserOut<uint64_t> bytes) {
+Result<void> GetRobustList(Task& task, int32_t tid, UserOut<uint64_t> head,
+                           UserOut<uint64_t> bytes) {
   sentry::TaskRef target = tid == 0 ? task.shared_from_this() : task.kernel().pids().FindTask(tid);
   if (target == nullptr) return Errno(ESRCH);
   if (&target->group() != &task.group()) {
     const sentry::CredentialsRef theirs = target->credentials();
     const sentry::Credentials& own = task.own_credentials();
-    const bool same_user = own.uid == theirs->euid && own.uid == theirs->suid && own.uid == theirs->uid &&
-                           own.gid == theirs->egid && own.gid == theirs->sgid && own.gid == theirs->gid;
+    const bool same_user = own.uid == theirs->euid && own.uid == theirs->suid &&
+                           own.uid == theirs->uid && own.gid == theirs->egid &&
+                           own.gid == theirs->sgid && own.gid == theirs->gid;
     constexpr int kCapSysPtrace = 19;
     if (!same_user && !own.HasCapability(kCapSysPtrace)) return Errno(EPERM);
   }

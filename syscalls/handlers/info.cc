@@ -59,8 +59,12 @@ Result<std::string> CopyInName(Task& task, UserAddr name, int32_t length) {
 
 Result<void> Uname(Task& task, UserAddr name) {
   const sentry::Kernel& kernel = task.kernel();
-  const UtsName names{Field("Linux"), Field(kernel.host_name()), Field(sentry::kReleaseName),
-                      Field(sentry::kReleaseVersion), Field("x86_64"), Field(kernel.domain_name())};
+  const UtsName names{Field("Linux"),
+                      Field(kernel.host_name()),
+                      Field(sentry::kReleaseName),
+                      Field(sentry::kReleaseVersion),
+                      Field("x86_64"),
+                      Field(kernel.domain_name())};
   return task.CopyOut(UserOut<UtsName>(name), names);
 }
 
@@ -71,7 +75,8 @@ Result<void> SysInfo(Task& task, UserAddr info) {
   data.uptime_s = (kernel.clock().MonotonicNs() - kernel.boot_monotonic_ns()) / 1'000'000'000;
   data.total_ram = total;
   data.free_ram = total - std::min(total, kernel.pool().resident_bytes());
-  data.processes = static_cast<uint16_t>(std::min<uint64_t>(kernel.pids().task_count(), UINT16_MAX));
+  data.processes =
+      static_cast<uint16_t>(std::min<uint64_t>(kernel.pids().task_count(), UINT16_MAX));
   data.memory_unit = 1;
   return task.CopyOut(UserOut<SysInfoData>(info), data);
 }
@@ -88,7 +93,8 @@ Result<void> SetDomainName(Task& task, UserAddr name, int32_t length) {
 
 Result<uint64_t> GetRandom(Task& task, UserAddr buffer, uint64_t length, uint32_t flags) {
   if ((flags & ~uint32_t{GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE}) != 0) return Errno(EINVAL);
-  if ((flags & (GRND_RANDOM | GRND_INSECURE)) == (GRND_RANDOM | GRND_INSECURE)) return Errno(EINVAL);
+  if ((flags & (GRND_RANDOM | GRND_INSECURE)) == (GRND_RANDOM | GRND_INSECURE))
+    return Errno(EINVAL);
   constexpr uint64_t kBytesMax = 0x7fffffff & ~uint64_t{4095};  // MAX_RW_COUNT
   sentry::IoBuffer to(task.memory(), buffer, std::min(length, kBytesMax));
   std::array<std::byte, 4096> chunk;

@@ -24,7 +24,8 @@ using sentry::Task;
 namespace {
 
 Result<std::shared_ptr<InotifyFile>> GetInotify(Task& task, int32_t fd) {
-  std::shared_ptr<InotifyFile> file = std::dynamic_pointer_cast<InotifyFile>(TRY(task.fds().GetForIo(fd)));
+  std::shared_ptr<InotifyFile> file =
+      std::dynamic_pointer_cast<InotifyFile>(TRY(task.fds().GetForIo(fd)));
   if (file == nullptr) return Errno(EINVAL);
   return file;
 }
@@ -40,8 +41,9 @@ Result<int32_t> InotifyInit1(Task& task, int32_t flags) {
 Result<int32_t> InotifyInit(Task& task) { return InotifyInit1(task, 0); }
 
 Result<int32_t> InotifyAddWatch(Task& task, int32_t fd, UserAddr path, uint32_t mask) {
-  constexpr uint32_t kKnown = IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED | IN_ONLYDIR | IN_DONT_FOLLOW |
-                              IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD | IN_ISDIR | IN_ONESHOT;
+  constexpr uint32_t kKnown = IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED | IN_ONLYDIR |
+                              IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD |
+                              IN_ISDIR | IN_ONESHOT;
   if ((mask & kKnown) == 0) return Errno(EINVAL);
   const sentry::FileRef file = TRY(task.fds().GetForIo(fd));
   if ((mask & IN_MASK_ADD) != 0 && (mask & IN_MASK_CREATE) != 0) return Errno(EINVAL);

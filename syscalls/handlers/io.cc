@@ -1,5 +1,5 @@
-// read(2), write(2) and their variants. A File never sleeps; RetryUntilReady does, and a call that has moved some bytes returns their
-// number whatever stops it.
+// read(2), write(2) and their variants. A File never sleeps; RetryUntilReady does, and a call that
+// has moved some bytes returns their number whatever stops it.
 
 #include "syscalls/handlers/io.h"
 
@@ -47,7 +47,8 @@ struct Place {
 };
 
 template <typename Operation>
-auto AtPlace(File& file, const Place& place, Operation&& operation) -> decltype(operation(nullptr)) {
+auto AtPlace(File& file, const Place& place, Operation&& operation)
+    -> decltype(operation(nullptr)) {
   if (place.own_offset != nullptr) return operation(place.own_offset);
   if (!file.seekable()) return operation(nullptr);
   const absl::MutexLock lock(&file.position_mutex());
@@ -60,7 +61,8 @@ Result<void> ApplyFileSizeLimit(Task& task, File& file, IoBuffer& from, const ui
   if (limit == RLIM_INFINITY || offset == nullptr || from.remaining() == 0) return {};
   const sentry::InodeRef inode = file.inode();
   if (inode == nullptr || inode->type() != S_IFREG) return {};
-  const uint64_t start = (file.flags() & O_APPEND) != 0 ? TRY(inode->GetAttributes()).size : *offset;
+  const uint64_t start =
+      (file.flags() & O_APPEND) != 0 ? TRY(inode->GetAttributes()).size : *offset;
   if (start >= limit) {
     TRY(task.SendSignal(sentry::SignalInfo::FromKernel(SIGXFSZ)));
     return Errno(EFBIG);
@@ -69,20 +71,24 @@ Result<void> ApplyFileSizeLimit(Task& task, File& file, IoBuffer& from, const ui
   return {};
 }
 
-Result<uint64_t> DoRead(Task& task, File& file, IoBuffer& to, const Place& place, bool nowait = false) {
+Result<uint64_t> DoRead(Task& task, File& file, IoBuffer& to, const Place& place,
+                        bool nowait = false) {
   if (!file.readable()) return Errno(EBADF);
   const auto attempt = [&] {
     return AtPlace(file, place, [&](uint64_t* offset) { return file.Read(task, to, offset); });
   };
-  const Result<size_t> result = RetryUntilReady(task, file.wait_queue(), sentry::kPollReadable,
-                                                nowait || file.nonblocking(), file.ReadDeadline(task), attempt);
+  const Result<size_t> result =
+      RetryUntilReady(task, file.wait_queue(), sentry::kPollReadable, nowait || file.nonblocking(),
+                      file.ReadDeadline(task), attempt);
   const size_t count = result.ok() ? std::max<size_t>(result.value(), to.done()) : to.done();
-  if (count == 0 && !result.ok()) return result.error() == ETIMEDOUT ? Errno(EAGAIN) : result.error();
+  if (count == 0 && !result.ok())
+    return result.error() == ETIMEDOUT ? Errno(EAGAIN) : result.error();
   if (count != 0) NotifyPath(file.path(), IN_ACCESS);
   return uint64_t{count};
 }
 
-Result<uint64_t> DoWrite(Task& task, File& file, IoBuffer& from, const Place& place, bool nowait = false) {
+Result<uint64_t> DoWrite(Task& task, File& file, IoBuffer& from, const Place& place,
+                         bool nowait = false) {
   if (!file.writable()) return Errno(EBADF);
   if (const sentry::InodeRef inode = file.inode()) {
     TRY(sentry::DropPrivilegesBeforeWrite(*inode, task.own_credentials()));
@@ -93,10 +99,12 @@ Result<uint64_t> DoWrite(Task& task, File& file, IoBuffer& from, const Place& pl
       return file.Write(task, from, offset);
     });
   };
-  const Result<size_t> result = RetryUntilReady(task, file.wait_queue(), sentry::kPollWritable,
-                                                nowait || file.nonblocking(), file.WriteDeadline(task), attempt);
+  const Result<size_t> result =
+      RetryUntilReady(task, file.wait_queue(), sentry::kPollWritable, nowait || file.nonblocking(),
+                      file.WriteDeadline(task), attempt);
   const size_t count = result.ok() ? std::max<size_t>(result.value(), from.done()) : from.done();
-  if (count == 0 && !result.ok()) return result.error() == ETIMEDOUT ? Errno(EAGAIN) : result.error();
+  if (count == 0 && !result.ok())
+    return result.error() == ETIMEDOUT ? Errno(EAGAIN) : result.error();
   if (count != 0) NotifyPath(file.path(), IN_MODIFY);
   return uint64_t{count};
 }
@@ -143,10 +151,11 @@ class OffsetArgument {
   uint64_t value_ = 0;
 };
 
-// Copies until `count`, the end of `in`, or a stop; the offsets follow what was written. Bytes that `in` gave and `out` did not take
-// are only possible for an `in` without positions, which callers exclude or accept (sendfile from a pipe or socket).
-Result<uint64_t> CopyBetween(Task& task, File& in, uint64_t* in_offset, File& out, uint64_t* out_offset,
-                             uint64_t count) {
+// Copies until `count`, the end of `in`, or a stop; the offsets follow what was written. Bytes that
+// `in` gave and `out` did not take are only possible for an `in` without positions, which callers
+// exclude or accept (sendfile from a pipe or socket).
+Result<uint64_t> CopyBetween(Task& task, File& in, uint64_t* in_offset, File& out,
+                             uint64_t* out_offset, uint64_t count) {
   uint64_t done = 0;
   std::vector<std::byte> chunk(std::min<uint64_t>(count, kCopyChunkBytes));
   while (done < count) {
@@ -187,7 +196,8 @@ Result<IoBuffer> CopyInVectors(Task& task, UserAddr vectors, uint64_t count) {
   ranges.reserve(raw.size());
   for (const Iovec& each : raw) {
     if (static_cast<int64_t>(each.length) < 0) return Errno(EINVAL);
-    if (each.length != 0) ranges.push_back({UserAddr(each.base), std::min(each.length, kTransferMax)});
+    if (each.length != 0)
+      ranges.push_back({UserAddr(each.base), std::min(each.length, kTransferMax)});
   }
   IoBuffer buffer(task.memory(), std::move(ranges));
   buffer.Truncate(kTransferMax);
@@ -244,10 +254,11 @@ Result<uint64_t> Pwritev(Task& task, int32_t fd, UserAddr vectors, uint64_t coun
   return Pwritev2(task, fd, vectors, count, offset, 0, 0);
 }
 
-Result<uint64_t> Preadv2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset, uint64_t,
-                         int32_t flags) {
+Result<uint64_t> Preadv2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset,
+                         uint64_t, int32_t flags) {
   const bool at_position = offset == -1;
-  const FileRef file = at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
+  const FileRef file =
+      at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
   if (!file->readable()) return Errno(EBADF);
   IoBuffer to = TRY(CopyInVectors(task, vectors, count));
   if ((flags & ~kKnownRwf) != 0 || (flags & RWF_APPEND) != 0) return Errno(EOPNOTSUPP);
@@ -255,10 +266,11 @@ Result<uint64_t> Preadv2(Task& task, int32_t fd, UserAddr vectors, uint64_t coun
   return DoRead(task, *file, to, {at_position ? nullptr : &place}, (flags & RWF_NOWAIT) != 0);
 }
 
-Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset, uint64_t,
-                          int32_t flags) {
+Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset,
+                          uint64_t, int32_t flags) {
   const bool at_position = offset == -1;
-  const FileRef file = at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
+  const FileRef file =
+      at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
   if (!file->writable()) return Errno(EBADF);
   IoBuffer from = TRY(CopyInVectors(task, vectors, count));
   if ((flags & ~kKnownRwf) != 0) return Errno(EOPNOTSUPP);
@@ -275,7 +287,8 @@ Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t cou
     file->position() = place;
     file->PublishPosition();
   }
-  if (written != 0 && (flags & (RWF_SYNC | RWF_DSYNC)) != 0) TRY(file->Sync((flags & RWF_SYNC) == 0));
+  if (written != 0 && (flags & (RWF_SYNC | RWF_DSYNC)) != 0)
+    TRY(file->Sync((flags & RWF_SYNC) == 0));
   return written;
 }
 
@@ -284,12 +297,14 @@ Result<uint64_t> Lseek(Task& task, int32_t fd, int64_t offset, uint32_t whence) 
   if (whence > SEEK_HOLE) return Errno(EINVAL);
   if (!file->seekable()) return Errno(ESPIPE);
   const absl::MutexLock lock(&file->position_mutex());
-  const uint64_t position = TRY(file->Seek(task, file->position(), offset, static_cast<int>(whence)));
+  const uint64_t position =
+      TRY(file->Seek(task, file->position(), offset, static_cast<int>(whence)));
   file->position() = position;
   return position;
 }
 
-Result<uint64_t> Sendfile(Task& task, int32_t out_fd, int32_t in_fd, UserInOut<int64_t> offset, uint64_t count) {
+Result<uint64_t> Sendfile(Task& task, int32_t out_fd, int32_t in_fd, UserInOut<int64_t> offset,
+                          uint64_t count) {
   const FileRef in = TRY(task.fds().GetForIo(in_fd));
   if (!in->readable()) return Errno(EBADF);
   OffsetArgument in_offset(task, offset);
@@ -309,8 +324,9 @@ Result<uint64_t> Sendfile(Task& task, int32_t out_fd, int32_t in_fd, UserInOut<i
   return done;
 }
 
-Result<uint64_t> CopyFileRange(Task& task, int32_t in_fd, UserInOut<int64_t> in_pointer, int32_t out_fd,
-                               UserInOut<int64_t> out_pointer, uint64_t length, uint32_t flags) {
+Result<uint64_t> CopyFileRange(Task& task, int32_t in_fd, UserInOut<int64_t> in_pointer,
+                               int32_t out_fd, UserInOut<int64_t> out_pointer, uint64_t length,
+                               uint32_t flags) {
   const FileRef in = TRY(task.fds().GetForIo(in_fd));
   const FileRef out = TRY(task.fds().GetForIo(out_fd));
   if (flags != 0) return Errno(EINVAL);
@@ -326,8 +342,10 @@ Result<uint64_t> CopyFileRange(Task& task, int32_t in_fd, UserInOut<int64_t> in_
   TRY(in_offset.Load(*in));
   TRY(out_offset.Load(*out));
   uint64_t end = 0;
-  if (__builtin_add_overflow(in_offset.value(), length, &end) || static_cast<int64_t>(end) < 0) return Errno(EOVERFLOW);
-  if (__builtin_add_overflow(out_offset.value(), length, &end) || static_cast<int64_t>(end) < 0) return Errno(EOVERFLOW);
+  if (__builtin_add_overflow(in_offset.value(), length, &end) || static_cast<int64_t>(end) < 0)
+    return Errno(EOVERFLOW);
+  if (__builtin_add_overflow(out_offset.value(), length, &end) || static_cast<int64_t>(end) < 0)
+    return Errno(EOVERFLOW);
   const uint64_t size = TRY(in_inode->GetAttributes()).size;
   length = in_offset.value() >= size ? 0 : std::min(length, size - in_offset.value());
   if (in_inode == out_inode && in_offset.value() < out_offset.value() + length &&

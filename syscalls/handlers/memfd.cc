@@ -22,7 +22,7 @@ namespace {
 
 constexpr uint32_t kNoexecSeal = 8;  // MFD_NOEXEC_SEAL, MFD_EXEC: Linux 6.3
 constexpr uint32_t kExec = 16;
-constexpr uint32_t kSealExec = 0x20;  // F_SEAL_EXEC
+constexpr uint32_t kSealExec = 0x20;   // F_SEAL_EXEC
 constexpr size_t kNameBytesMax = 249;  // NAME_MAX without "memfd:"
 
 }  // namespace
@@ -34,7 +34,8 @@ Result<int32_t> MemfdCreate(Task& task, UserAddr name, uint32_t flags) {
     if ((flags & ~(kKnown | MFD_HUGETLB | kHugeSizeBits)) != 0) return Errno(EINVAL);
     return Errno(ENOSYS);  // As without CONFIG_HUGETLBFS.
   }
-  if ((flags & ~kKnown) != 0 || ((flags & kExec) != 0 && (flags & kNoexecSeal) != 0)) return Errno(EINVAL);
+  if ((flags & ~kKnown) != 0 || ((flags & kExec) != 0 && (flags & kNoexecSeal) != 0))
+    return Errno(EINVAL);
   Result<std::string> text = task.memory().CopyInString(name, kNameBytesMax + 1);
   if (!text.ok()) return text.error() == ENAMETOOLONG ? Errno(EINVAL) : text.error();
 
@@ -46,8 +47,8 @@ Result<int32_t> MemfdCreate(Task& task, UserAddr name, uint32_t flags) {
   }
   sentry::Kernel& kernel = task.kernel();
   const sentry::FileRef file =
-      TRY(sentry::CreateMemfd(kernel.vfs(), kernel.anonymous_files().SharedMemory(kernel.pool()), task.credentials(),
-                              text.value(), mode, seals));
+      TRY(sentry::CreateMemfd(kernel.vfs(), kernel.anonymous_files().SharedMemory(kernel.pool()),
+                              task.credentials(), text.value(), mode, seals));
   return task.InstallFile(file, (flags & MFD_CLOEXEC) != 0);
 }
 

@@ -1,5 +1,5 @@
-// The system calls of mm/. What they do to an address space is sentry/mm's; here are the arguments, the files and
-// the limits of the caller.
+// The system calls of mm/. What they do to an address space is sentry/mm's; here are the arguments,
+// the files and the limits of the caller.
 
 #include "syscalls/handlers/memory.h"
 
@@ -34,10 +34,12 @@ using sentry::Task;
 
 namespace {
 
-// Flags that mean something to every kind of mapping (LEGACY_MAP_MASK); MAP_SHARED_VALIDATE refuses others.
-constexpr int kLegacyMapFlags = MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE |
-                                MAP_EXECUTABLE | 0x4000000 | MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE |
-                                MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB | MAP_32BIT | (63 << 26);
+// Flags that mean something to every kind of mapping (LEGACY_MAP_MASK); MAP_SHARED_VALIDATE refuses
+// others.
+constexpr int kLegacyMapFlags = MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS |
+                                MAP_DENYWRITE | MAP_EXECUTABLE | 0x4000000 | MAP_GROWSDOWN |
+                                MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK |
+                                MAP_STACK | MAP_HUGETLB | MAP_32BIT | (63 << 26);
 // mincore's pages per copy to the guest.
 constexpr uint64_t kMincorePages = 4096;
 
@@ -83,8 +85,8 @@ Result<void> ConfigureFileMapping(MmapRequest& request) {
 
 }  // namespace
 
-Result<uint64_t> Mmap(Task& task, uint64_t address, uint64_t length, uint64_t protection, uint64_t flags, uint64_t fd,
-                      uint64_t offset) {
+Result<uint64_t> Mmap(Task& task, uint64_t address, uint64_t length, uint64_t protection,
+                      uint64_t flags, uint64_t fd, uint64_t offset) {
   if (offset % kPageSize != 0) return Errno(EINVAL);
   MmapRequest request;
   request.address = address;
@@ -105,18 +107,22 @@ Result<uint64_t> Mmap(Task& task, uint64_t address, uint64_t length, uint64_t pr
   return task.memory().Mmap(request);
 }
 
-Result<void> Munmap(Task& task, uint64_t address, uint64_t length) { return task.memory().Munmap(address, length); }
+Result<void> Munmap(Task& task, uint64_t address, uint64_t length) {
+  return task.memory().Munmap(address, length);
+}
 
 Result<void> Mprotect(Task& task, uint64_t address, uint64_t length, uint64_t protection) {
   // Bits above an int are bits that nobody knows.
   const auto bits = static_cast<int>(protection);
-  return task.memory().Mprotect(address, length, protection == static_cast<uint32_t>(bits) ? bits : ~0);
+  return task.memory().Mprotect(address, length,
+                                protection == static_cast<uint32_t>(bits) ? bits : ~0);
 }
 
-Result<uint64_t> Mremap(Task& task, uint64_t address, uint64_t old_length, uint64_t new_length, uint64_t flags,
-                        uint64_t new_address) {
+Result<uint64_t> Mremap(Task& task, uint64_t address, uint64_t old_length, uint64_t new_length,
+                        uint64_t flags, uint64_t new_address) {
   if (flags > 0xff) return Errno(EINVAL);
-  return task.memory().Mremap(address, old_length, new_length, static_cast<int>(flags), new_address);
+  return task.memory().Mremap(address, old_length, new_length, static_cast<int>(flags),
+                              new_address);
 }
 
 Result<uint64_t> Brk(Task& task, uint64_t address) { return task.memory().Brk(address); }
@@ -124,7 +130,8 @@ Result<uint64_t> Brk(Task& task, uint64_t address) { return task.memory().Brk(ad
 Result<void> Madvise(Task& task, uint64_t address, uint64_t length, int32_t advice) {
   constexpr int32_t kHwPoison = 100;
   constexpr int32_t kSoftOffline = 101;
-  if (advice == kHwPoison || advice == kSoftOffline) return Errno(EPERM);  // CAP_SYS_ADMIN of the host.
+  if (advice == kHwPoison || advice == kSoftOffline)
+    return Errno(EPERM);  // CAP_SYS_ADMIN of the host.
   return task.memory().Madvise(address, length, advice);
 }
 
@@ -143,7 +150,9 @@ Result<void> Mlock2(Task& task, uint64_t address, uint64_t length, int32_t flags
   return task.memory().Mlock(address, length, (flags & MLOCK_ONFAULT) != 0);
 }
 
-Result<void> Munlock(Task& task, uint64_t address, uint64_t length) { return task.memory().Munlock(address, length); }
+Result<void> Munlock(Task& task, uint64_t address, uint64_t length) {
+  return task.memory().Munlock(address, length);
+}
 
 Result<void> MlockAll(Task& task, int32_t flags) {
   RefreshLockLimit(task);
@@ -165,12 +174,14 @@ Result<void> Mincore(Task& task, uint64_t address, uint64_t length, UserAddr res
     const uint64_t count = std::min(kMincorePages, pages - page);
     const std::vector<uint8_t> bytes =
         TRY(task.memory().Mincore(address + page * kPageSize, count * kPageSize));
-    TRY(task.memory().CopyOutExactly(UserAddr(residency.value() + page), std::as_bytes(std::span(bytes))));
+    TRY(task.memory().CopyOutExactly(UserAddr(residency.value() + page),
+                                     std::as_bytes(std::span(bytes))));
   }
   return {};
 }
 
-Result<void> PkeyMprotect(Task& task, uint64_t address, uint64_t length, uint64_t protection, int32_t key) {
+Result<void> PkeyMprotect(Task& task, uint64_t address, uint64_t length, uint64_t protection,
+                          int32_t key) {
   // As on a CPU without protection keys: there is no key but "none".
   if (key != -1) return Errno(EINVAL);
   return Mprotect(task, address, length, protection);
@@ -186,8 +197,8 @@ Result<void> PkeyFree(Task&, int32_t) { return Errno(EINVAL); }
 
 namespace {
 
-// A full memory barrier on every CPU that runs guest code of `tasks`: each is made to leave guest mode, or was outside
-// of it; leaving and entering are barriers.
+// A full memory barrier on every CPU that runs guest code of `tasks`: each is made to leave guest
+// mode, or was outside of it; leaving and entering are barriers.
 void BarrierOn(Task& self, const std::vector<sentry::TaskRef>& tasks) {
   std::vector<Task*> pending;
   for (const sentry::TaskRef& task : tasks) {
@@ -215,7 +226,8 @@ std::vector<sentry::TaskRef> TasksOf(Task& self, bool everybody, uint32_t regist
     const std::shared_ptr<MemoryManager> memory = task->memory_ref();
     if (memory == nullptr) continue;
     const bool own = memory.get() == &self.memory();
-    if (own || everybody || (memory->membarrier_registrations().load() & registered) != 0) tasks.push_back(task);
+    if (own || everybody || (memory->membarrier_registrations().load() & registered) != 0)
+      tasks.push_back(task);
   }
   return tasks;
 }
@@ -224,7 +236,8 @@ std::vector<sentry::TaskRef> TasksOf(Task& self, bool everybody, uint32_t regist
 
 Result<uint64_t> Membarrier(Task& task, int32_t command, uint32_t flags, int32_t cpu) {
   constexpr uint64_t kCommands = MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_GLOBAL_EXPEDITED |
-                                 MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED |
+                                 MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED |
+                                 MEMBARRIER_CMD_PRIVATE_EXPEDITED |
                                  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
   (void)cpu;  // Only MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ has one.
   if (flags != 0) return Errno(EINVAL);
@@ -239,7 +252,8 @@ Result<uint64_t> Membarrier(Task& task, int32_t command, uint32_t flags, int32_t
       BarrierOn(task, TasksOf(task, false, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED));
       return uint64_t{0};
     case MEMBARRIER_CMD_PRIVATE_EXPEDITED:
-      if ((registrations.load() & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0) return Errno(EPERM);
+      if ((registrations.load() & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0)
+        return Errno(EPERM);
       BarrierOn(task, TasksOf(task, false, 0));
       return uint64_t{0};
     case MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED:

@@ -1,5 +1,5 @@
-// NUMA policy of a machine with one node (set_mempolicy(2), mbind(2)): arguments are checked as Linux does, and
-// every policy means the same.
+// NUMA policy of a machine with one node (set_mempolicy(2), mbind(2)): arguments are checked as
+// Linux does, and every policy means the same.
 
 #include <linux/capability.h>
 #include <linux/mempolicy.h>
@@ -55,7 +55,8 @@ Result<void> CheckPolicy(int32_t mode_and_flags, const NodeMask& nodes) {
   const int32_t flags = mode_and_flags & kModeFlags;
   const int32_t mode = mode_and_flags & ~kModeFlags;
   if (mode < 0 || mode >= kModeMax) return Errno(EINVAL);
-  if ((flags & MPOL_F_STATIC_NODES) != 0 && (flags & MPOL_F_RELATIVE_NODES) != 0) return Errno(EINVAL);
+  if ((flags & MPOL_F_STATIC_NODES) != 0 && (flags & MPOL_F_RELATIVE_NODES) != 0)
+    return Errno(EINVAL);
   if ((flags & MPOL_F_NUMA_BALANCING) != 0 && mode != MPOL_BIND) return Errno(EINVAL);
   switch (mode) {
     case MPOL_DEFAULT:
@@ -81,8 +82,8 @@ Result<void> CopyOutNodes(Task& task, UserAddr mask, uint64_t nodes_max, bool ha
 
 }  // namespace
 
-Result<void> GetMempolicy(Task& task, UserAddr mode, UserAddr mask, uint64_t nodes_max, uint64_t address,
-                          uint64_t flags) {
+Result<void> GetMempolicy(Task& task, UserAddr mode, UserAddr mask, uint64_t nodes_max,
+                          uint64_t address, uint64_t flags) {
   constexpr uint64_t kKnown = MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED;
   if (!mask.is_null() && nodes_max < 1) return Errno(EINVAL);
   if ((flags & ~kKnown) != 0) return Errno(EINVAL);
@@ -106,14 +107,16 @@ Result<void> SetMempolicy(Task& task, int32_t mode, UserAddr mask, uint64_t node
   return CheckPolicy(mode, TRY(CopyInNodes(task, mask, nodes_max)));
 }
 
-Result<void> Mbind(Task& task, uint64_t address, uint64_t length, uint64_t mode, UserAddr mask, uint64_t nodes_max,
-                   uint32_t flags) {
+Result<void> Mbind(Task& task, uint64_t address, uint64_t length, uint64_t mode, UserAddr mask,
+                   uint64_t nodes_max, uint32_t flags) {
   const auto policy = static_cast<int32_t>(mode);
   const int32_t plain = policy & ~kModeFlags;
   if (plain < 0 || plain >= kModeMax) return Errno(EINVAL);
   const NodeMask nodes = TRY(CopyInNodes(task, mask, nodes_max));
-  if ((flags & ~uint32_t{MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL}) != 0) return Errno(EINVAL);
-  if ((flags & MPOL_MF_MOVE_ALL) != 0 && !task.own_credentials().HasCapability(CAP_SYS_NICE)) return Errno(EPERM);
+  if ((flags & ~uint32_t{MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL}) != 0)
+    return Errno(EINVAL);
+  if ((flags & MPOL_MF_MOVE_ALL) != 0 && !task.own_credentials().HasCapability(CAP_SYS_NICE))
+    return Errno(EPERM);
   if (address % kPageSize != 0) return Errno(EINVAL);
   const uint64_t bytes = length > ~uint64_t{0} - kPageSize ? 0 : PageUp(length);
   if (address + bytes < address) return Errno(EINVAL);

@@ -1,5 +1,6 @@
-// mount(2), umount2(2): new instances of our own file systems, bind mounts, changes of flags. There is one mount namespace, so
-// propagation has nowhere to go: those flags are accepted and mean nothing.
+// mount(2), umount2(2): new instances of our own file systems, bind mounts, changes of flags. There
+// is one mount namespace, so propagation has nowhere to go: those flags are accepted and mean
+// nothing.
 
 #include "syscalls/handlers/mount.h"
 
@@ -27,8 +28,8 @@ constexpr uint64_t kMagicMask = 0xffff0000;  // MS_MGC_MSK
 constexpr uint64_t kMagic = 0xc0ed0000;      // MS_MGC_VAL
 constexpr uint64_t kNoSymlinkFollow = 256;   // MS_NOSYMFOLLOW
 constexpr uint64_t kPropagation = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE;
-constexpr uint64_t kPerMount = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME |
-                               MS_RELATIME | MS_STRICTATIME | kNoSymlinkFollow;
+constexpr uint64_t kPerMount = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME |
+                               MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME | kNoSymlinkFollow;
 
 // A string argument of mount(2), or nothing if the pointer is null.
 Result<std::string> CopyInOptional(Task& task, UserAddr addr) {
@@ -44,8 +45,8 @@ Result<void> Remount(const Path& target, uint64_t flags) {
 
 }  // namespace
 
-Result<void> Mount(Task& task, UserAddr source_addr, UserAddr target_addr, UserAddr type_addr, uint64_t flags,
-                   UserAddr data_addr) {
+Result<void> Mount(Task& task, UserAddr source_addr, UserAddr target_addr, UserAddr type_addr,
+                   uint64_t flags, UserAddr data_addr) {
   const std::string type = TRY(CopyInOptional(task, type_addr));
   const std::string source = TRY(CopyInOptional(task, source_addr));
   const std::string data = TRY(CopyInOptional(task, data_addr));
@@ -66,13 +67,15 @@ Result<void> Mount(Task& task, UserAddr source_addr, UserAddr target_addr, UserA
   if ((flags & MS_MOVE) != 0) return Errno(EINVAL);
   if (type_addr.is_null()) return Errno(EINVAL);
   sentry::FileSystemRef file_system = TRY(vfs.MakeFileSystem(task, type, data));
-  TRY(vfs.MountAt(target, std::move(file_system), source.empty() ? "none" : source, flags & kPerMount));
+  TRY(vfs.MountAt(target, std::move(file_system), source.empty() ? "none" : source,
+                  flags & kPerMount));
   return {};
 }
 
 Result<void> Umount2(Task& task, UserAddr target_addr, int32_t flags) {
   if ((flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)) != 0) return Errno(EINVAL);
-  if ((flags & MNT_EXPIRE) != 0) return Errno((flags & (MNT_FORCE | MNT_DETACH)) != 0 ? EINVAL : EAGAIN);
+  if ((flags & MNT_EXPIRE) != 0)
+    return Errno((flags & (MNT_FORCE | MNT_DETACH)) != 0 ? EINVAL : EAGAIN);
   const std::string path = TRY(CopyInPath(task, target_addr));
   const Path target =
       TRY(WalkAt(task, AT_FDCWD, path, (flags & UMOUNT_NOFOLLOW) != 0 ? AT_SYMLINK_NOFOLLOW : 0));

@@ -28,14 +28,15 @@ using sentry::Task;
 
 namespace {
 
-constexpr uint32_t kLargeFile = 0100000;    // O_LARGEFILE as the kernel counts it; the C library says 0.
+constexpr uint32_t kLargeFile =
+    0100000;  // O_LARGEFILE as the kernel counts it; the C library says 0.
 constexpr uint32_t kTmpFileBit = 020000000;  // __O_TMPFILE
 constexpr uint32_t kSyncBit = 04000000;      // __O_SYNC
-constexpr uint32_t kKnownOpenFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK |
-                                     O_SYNC | O_ASYNC | O_DIRECT | kLargeFile | O_DIRECTORY | O_NOFOLLOW | O_NOATIME |
-                                     O_CLOEXEC | O_PATH | kTmpFileBit;
-constexpr uint64_t kKnownResolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH |
-                                   RESOLVE_IN_ROOT | RESOLVE_CACHED;
+constexpr uint32_t kKnownOpenFlags =
+    O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC | O_ASYNC |
+    O_DIRECT | kLargeFile | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | kTmpFileBit;
+constexpr uint64_t kKnownResolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS |
+                                   RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_CACHED;
 
 struct OpenHow {
   uint64_t flags;
@@ -45,8 +46,10 @@ struct OpenHow {
 
 // build_open_flags.
 Result<sentry::OpenRequest> CheckRequest(const OpenHow& how) {
-  if ((how.flags & ~uint64_t{kKnownOpenFlags}) != 0 || (how.resolve & ~kKnownResolve) != 0) return Errno(EINVAL);
-  if ((how.resolve & RESOLVE_BENEATH) != 0 && (how.resolve & RESOLVE_IN_ROOT) != 0) return Errno(EINVAL);
+  if ((how.flags & ~uint64_t{kKnownOpenFlags}) != 0 || (how.resolve & ~kKnownResolve) != 0)
+    return Errno(EINVAL);
+  if ((how.resolve & RESOLVE_BENEATH) != 0 && (how.resolve & RESOLVE_IN_ROOT) != 0)
+    return Errno(EINVAL);
   auto flags = static_cast<uint32_t>(how.flags);
   const bool makes = (flags & (O_CREAT | kTmpFileBit)) != 0;
   if (!makes && how.mode != 0) return Errno(EINVAL);
@@ -56,10 +59,12 @@ Result<sentry::OpenRequest> CheckRequest(const OpenHow& how) {
     if ((flags & (O_TMPFILE | O_CREAT)) != O_TMPFILE) return Errno(EINVAL);
     if ((flags & O_ACCMODE) == O_RDONLY) return Errno(EINVAL);
   }
-  if ((flags & O_PATH) != 0 && (flags & ~static_cast<uint32_t>(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) != 0) {
+  if ((flags & O_PATH) != 0 &&
+      (flags & ~static_cast<uint32_t>(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) != 0) {
     return Errno(EINVAL);
   }
-  if ((how.resolve & RESOLVE_CACHED) != 0 && (flags & (O_TRUNC | O_CREAT | kTmpFileBit)) != 0) return Errno(EAGAIN);
+  if ((how.resolve & RESOLVE_CACHED) != 0 && (flags & (O_TRUNC | O_CREAT | kTmpFileBit)) != 0)
+    return Errno(EAGAIN);
   if ((flags & kSyncBit) != 0) flags |= O_DSYNC;
   return sentry::OpenRequest{flags, static_cast<uint32_t>(how.mode), how.resolve};
 }
@@ -96,7 +101,8 @@ Result<int32_t> Open(Task& task, UserAddr path, int32_t flags, uint32_t mode) {
   return OpenWith(task, AT_FDCWD, path, HowOf(static_cast<uint32_t>(flags), mode));
 }
 
-Result<int32_t> Openat(Task& task, int32_t directory_fd, UserAddr path, int32_t flags, uint32_t mode) {
+Result<int32_t> Openat(Task& task, int32_t directory_fd, UserAddr path, int32_t flags,
+                       uint32_t mode) {
   return OpenWith(task, directory_fd, path, HowOf(static_cast<uint32_t>(flags), mode));
 }
 
@@ -104,14 +110,16 @@ Result<int32_t> Creat(Task& task, UserAddr path, uint32_t mode) {
   return OpenWith(task, AT_FDCWD, path, HowOf(O_CREAT | O_WRONLY | O_TRUNC, mode));
 }
 
-Result<int32_t> Openat2(Task& task, int32_t directory_fd, UserAddr path, UserAddr how_addr, uint64_t size) {
+Result<int32_t> Openat2(Task& task, int32_t directory_fd, UserAddr path, UserAddr how_addr,
+                        uint64_t size) {
   if (size < sizeof(OpenHow)) return Errno(EINVAL);
   if (size > base::kPageSize) return Errno(E2BIG);
   const OpenHow how = TRY(task.CopyIn(UserIn<OpenHow>(how_addr)));
   // What a later version of the structure adds must be zero.
-  const std::vector<uint8_t> rest = TRY(
-      task.memory().CopyInArray<uint8_t>(TRY(how_addr.Plus(sizeof(OpenHow))), size - sizeof(OpenHow)));
-  if (std::any_of(rest.begin(), rest.end(), [](uint8_t byte) { return byte != 0; })) return Errno(E2BIG);
+  const std::vector<uint8_t> rest = TRY(task.memory().CopyInArray<uint8_t>(
+      TRY(how_addr.Plus(sizeof(OpenHow))), size - sizeof(OpenHow)));
+  if (std::any_of(rest.begin(), rest.end(), [](uint8_t byte) { return byte != 0; }))
+    return Errno(E2BIG);
   return OpenWith(task, directory_fd, path, how);
 }
 
@@ -123,7 +131,8 @@ Result<void> Close(Task& task, int32_t fd) {
 }
 
 Result<void> CloseRange(Task& task, uint32_t first, uint32_t last, uint32_t flags) {
-  if ((flags & ~static_cast<uint32_t>(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0) return Errno(EINVAL);
+  if ((flags & ~static_cast<uint32_t>(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0)
+    return Errno(EINVAL);
   if (first > last) return Errno(EINVAL);
   if ((flags & CLOSE_RANGE_UNSHARE) != 0) task.UnshareFds();
   task.fds().CloseRange(task, first, last, (flags & CLOSE_RANGE_CLOEXEC) != 0);
@@ -140,7 +149,8 @@ Result<int32_t> Dup3(Task& task, int32_t old_fd, int32_t new_fd, int32_t flags) 
   if (old_fd == new_fd) return Errno(EINVAL);
   if (new_fd < 0 || static_cast<uint64_t>(new_fd) >= task.fd_limit()) return Errno(EBADF);
   FileRef file = TRY(task.fds().Get(old_fd));
-  TRY(task.fds().InstallAt(task, new_fd, std::move(file), (flags & O_CLOEXEC) != 0, task.fd_limit()));
+  TRY(task.fds().InstallAt(task, new_fd, std::move(file), (flags & O_CLOEXEC) != 0,
+                           task.fd_limit()));
   return new_fd;
 }
 

@@ -14,10 +14,10 @@ class Task;
 namespace syscalls {
 
 base::Result<int32_t> Open(sentry::Task& task, base::UserAddr path, int32_t flags, uint32_t mode);
-base::Result<int32_t> Openat(sentry::Task& task, int32_t directory_fd, base::UserAddr path, int32_t flags,
-                             uint32_t mode);
-base::Result<int32_t> Openat2(sentry::Task& task, int32_t directory_fd, base::UserAddr path, base::UserAddr how,
-                              uint64_t size);
+base::Result<int32_t> Openat(sentry::Task& task, int32_t directory_fd, base::UserAddr path,
+                             int32_t flags, uint32_t mode);
+base::Result<int32_t> Openat2(sentry::Task& task, int32_t directory_fd, base::UserAddr path,
+                              base::UserAddr how, uint64_t size);
 base::Result<int32_t> Creat(sentry::Task& task, base::UserAddr path, uint32_t mode);
 base::Result<void> Close(sentry::Task& task, int32_t fd);
 base::Result<void> CloseRange(sentry::Task& task, uint32_t first, uint32_t last, uint32_t flags);

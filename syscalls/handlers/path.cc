@@ -29,9 +29,12 @@ Result<void> Mkdirat(Task& task, int32_t directory_fd, UserAddr path_addr, uint3
   return VfsOf(task).MakeDirectory(task, TRY(BaseOf(task, directory_fd, path)), path, mode);
 }
 
-Result<void> Mkdir(Task& task, UserAddr path, uint32_t mode) { return Mkdirat(task, AT_FDCWD, path, mode); }
+Result<void> Mkdir(Task& task, UserAddr path, uint32_t mode) {
+  return Mkdirat(task, AT_FDCWD, path, mode);
+}
 
-Result<void> Mknodat(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t mode, uint32_t device) {
+Result<void> Mknodat(Task& task, int32_t directory_fd, UserAddr path_addr, uint32_t mode,
+                     uint32_t device) {
   const std::string path = TRY(CopyInPath(task, path_addr));
   // The call's 32-bit device number has stat's layout already (new_decode_dev).
   return VfsOf(task).MakeNode(task, TRY(BaseOf(task, directory_fd, path)), path, mode, device);
@@ -50,10 +53,12 @@ Result<void> Unlinkat(Task& task, int32_t directory_fd, UserAddr path_addr, int3
 }
 
 Result<void> Unlink(Task& task, UserAddr path) { return Unlinkat(task, AT_FDCWD, path, 0); }
-Result<void> Rmdir(Task& task, UserAddr path) { return Unlinkat(task, AT_FDCWD, path, AT_REMOVEDIR); }
+Result<void> Rmdir(Task& task, UserAddr path) {
+  return Unlinkat(task, AT_FDCWD, path, AT_REMOVEDIR);
+}
 
-Result<void> Renameat2(Task& task, int32_t old_fd, UserAddr old_addr, int32_t new_fd, UserAddr new_addr,
-                       uint32_t flags) {
+Result<void> Renameat2(Task& task, int32_t old_fd, UserAddr old_addr, int32_t new_fd,
+                       UserAddr new_addr, uint32_t flags) {
   const std::string old_path = TRY(CopyInPath(task, old_addr));
   const std::string new_path = TRY(CopyInPath(task, new_addr));
   const Path old_base = TRY(BaseOf(task, old_fd, old_path));
@@ -61,7 +66,8 @@ Result<void> Renameat2(Task& task, int32_t old_fd, UserAddr old_addr, int32_t ne
   return VfsOf(task).Rename(task, old_base, old_path, new_base, new_path, flags);
 }
 
-Result<void> Renameat(Task& task, int32_t old_fd, UserAddr old_path, int32_t new_fd, UserAddr new_path) {
+Result<void> Renameat(Task& task, int32_t old_fd, UserAddr old_path, int32_t new_fd,
+                      UserAddr new_path) {
   return Renameat2(task, old_fd, old_path, new_fd, new_path, 0);
 }
 
@@ -69,7 +75,8 @@ Result<void> Rename(Task& task, UserAddr old_path, UserAddr new_path) {
   return Renameat2(task, AT_FDCWD, old_path, AT_FDCWD, new_path, 0);
 }
 
-Result<void> Linkat(Task& task, int32_t old_fd, UserAddr old_addr, int32_t new_fd, UserAddr new_addr, int32_t flags) {
+Result<void> Linkat(Task& task, int32_t old_fd, UserAddr old_addr, int32_t new_fd,
+                    UserAddr new_addr, int32_t flags) {
   if ((flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   if ((flags & AT_EMPTY_PATH) != 0 && !task.own_credentials().HasCapability(CAP_DAC_READ_SEARCH)) {
     return Errno(ENOENT);
@@ -91,13 +98,18 @@ Result<void> Symlinkat(Task& task, UserAddr target_addr, int32_t directory_fd, U
   return VfsOf(task).MakeSymlink(task, target, TRY(BaseOf(task, directory_fd, path)), path);
 }
 
-Result<void> Symlink(Task& task, UserAddr target, UserAddr path) { return Symlinkat(task, target, AT_FDCWD, path); }
+Result<void> Symlink(Task& task, UserAddr target, UserAddr path) {
+  return Symlinkat(task, target, AT_FDCWD, path);
+}
 
-Result<uint64_t> Readlinkat(Task& task, int32_t directory_fd, UserAddr path_addr, UserAddr buffer, int32_t size) {
+Result<uint64_t> Readlinkat(Task& task, int32_t directory_fd, UserAddr path_addr, UserAddr buffer,
+                            int32_t size) {
   if (size <= 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
   // An empty path names the link that an O_PATH descriptor refers to.
-  const Path found = TRY(WalkAt(task, directory_fd, path, AT_SYMLINK_NOFOLLOW | (directory_fd != AT_FDCWD ? AT_EMPTY_PATH : 0)));
+  const Path found =
+      TRY(WalkAt(task, directory_fd, path,
+                 AT_SYMLINK_NOFOLLOW | (directory_fd != AT_FDCWD ? AT_EMPTY_PATH : 0)));
   if (!found.dentry->is_symlink()) return Errno(path.empty() ? ENOENT : EINVAL);
   const std::string text = TRY(found.dentry->inode()->ReadLinkFor(task));
   const size_t count = std::min<size_t>(text.size(), static_cast<size_t>(size));

@@ -27,16 +27,18 @@ Result<Path> BaseOf(Task& task, int32_t directory_fd, std::string_view path) {
   return file->path();
 }
 
-Result<Path> WalkAt(Task& task, const sentry::Caller& caller, int32_t directory_fd, std::string_view path,
-                    int32_t flags, bool follow) {
+Result<Path> WalkAt(Task& task, const sentry::Caller& caller, int32_t directory_fd,
+                    std::string_view path, int32_t flags, bool follow) {
   sentry::WalkOptions options;
-  options.follow_last = follow ? (flags & AT_SYMLINK_NOFOLLOW) == 0 : (flags & AT_SYMLINK_FOLLOW) != 0;
+  options.follow_last =
+      follow ? (flags & AT_SYMLINK_NOFOLLOW) == 0 : (flags & AT_SYMLINK_FOLLOW) != 0;
   options.empty_path = (flags & AT_EMPTY_PATH) != 0;
   const Path base = TRY(BaseOf(task, directory_fd, path));
   return VfsOf(task).Walk(caller, base, path, options);
 }
 
-Result<Path> WalkAt(Task& task, int32_t directory_fd, std::string_view path, int32_t flags, bool follow) {
+Result<Path> WalkAt(Task& task, int32_t directory_fd, std::string_view path, int32_t flags,
+                    bool follow) {
   return WalkAt(task, sentry::Caller(task), directory_fd, path, flags, follow);
 }
 

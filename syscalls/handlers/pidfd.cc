@@ -1,9 +1,11 @@
 // pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2).
 
+#include "sentry/kernel/pidfd.h"
+
 #include <fcntl.h>
-#include <signal.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <signal.h>
 
 #include <memory>
 #include <utility>
@@ -11,7 +13,6 @@
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
-#include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_info.h"
 #include "syscalls/handlers/process.h"
@@ -34,7 +35,8 @@ constexpr uint32_t kSignalThread = 1;
 constexpr uint32_t kSignalThreadGroup = 2;
 constexpr uint32_t kSignalProcessGroup = 4;
 
-// ptrace's rule (PTRACE_MODE_ATTACH_REALCREDS): same identity and no more capabilities, and dumpable.
+// ptrace's rule (PTRACE_MODE_ATTACH_REALCREDS): same identity and no more capabilities, and
+// dumpable.
 bool MayAttach(Task& task, Task& target) {
   const sentry::Credentials& own = task.own_credentials();
   if (&task.group() == &target.group() || own.HasCapability(CAP_SYS_PTRACE)) return true;
@@ -42,7 +44,8 @@ bool MayAttach(Task& task, Task& target) {
   const bool same = own.uid == other->uid && own.uid == other->euid && own.uid == other->suid &&
                     own.gid == other->gid && own.gid == other->egid && own.gid == other->sgid;
   const std::shared_ptr<sentry::MemoryManager> memory = target.memory_ref();
-  return same && (other->permitted & ~own.permitted) == 0 && memory != nullptr && memory->dumpable().load() == 1;
+  return same && (other->permitted & ~own.permitted) == 0 && memory != nullptr &&
+         memory->dumpable().load() == 1;
 }
 
 }  // namespace
@@ -59,19 +62,22 @@ Result<int32_t> PidfdOpen(Task& task, int32_t pid, uint32_t flags) {
   return task.InstallFile(std::move(file), true);
 }
 
-Result<void> PidfdSendSignal(Task& task, int32_t pidfd, int32_t signal, UserAddr info, uint32_t flags) {
-  if ((flags & ~(kSignalThread | kSignalThreadGroup | kSignalProcessGroup)) != 0) return Errno(EINVAL);
+Result<void> PidfdSendSignal(Task& task, int32_t pidfd, int32_t signal, UserAddr info,
+                             uint32_t flags) {
+  if ((flags & ~(kSignalThread | kSignalThreadGroup | kSignalProcessGroup)) != 0)
+    return Errno(EINVAL);
   if ((flags & (flags - 1)) != 0) return Errno(EINVAL);
   // A directory of /proc is a pidfd here, since before there were others.
   const FileRef opened = TRY(task.fds().Get(pidfd));
   if (const TaskRef named = sentry::TaskOfProcDirectory(*opened); named != nullptr) {
-    return SendFromPidfd(task, named->group(), flags == kSignalThread ? named : nullptr, flags == kSignalProcessGroup, signal,
-                         info);
+    return SendFromPidfd(task, named->group(), flags == kSignalThread ? named : nullptr,
+                         flags == kSignalProcessGroup, signal, info);
   }
   const std::shared_ptr<sentry::PidFile> file = TRY(sentry::GetPidFile(task, pidfd));
   if (file->pid() < 0) return Errno(ESRCH);
   const bool to_thread = flags == kSignalThread || (flags == 0 && file->thread() != nullptr);
-  const TaskRef thread = to_thread ? (file->thread() != nullptr ? file->thread() : file->group()->leader()) : nullptr;
+  const TaskRef thread =
+      to_thread ? (file->thread() != nullptr ? file->thread() : file->group()->leader()) : nullptr;
   return SendFromPidfd(task, *file->group(), thread, flags == kSignalProcessGroup, signal, info);
 }
 

@@ -29,7 +29,8 @@ Result<void> Pipe2(Task& task, UserOut<std::array<int32_t, 2>> out_fds, int32_t 
 
   sentry::FdSlot read_slot = TRY(task.fds().Reserve(close_on_exec, task.fd_limit()));
   sentry::FdSlot write_slot = TRY(task.fds().Reserve(close_on_exec, task.fd_limit()));
-  sentry::PipeEnds pipe = sentry::MakePipe(task, static_cast<uint32_t>(flags & (O_NONBLOCK | O_DIRECT)));
+  sentry::PipeEnds pipe =
+      sentry::MakePipe(task, static_cast<uint32_t>(flags & (O_NONBLOCK | O_DIRECT)));
 
   TRY(task.CopyOut(out_fds, std::array<int32_t, 2>{read_slot.number(), write_slot.number()}));
 
@@ -38,6 +39,8 @@ Result<void> Pipe2(Task& task, UserOut<std::array<int32_t, 2>> out_fds, int32_t 
   return {};
 }
 
-Result<void> Pipe(Task& task, UserOut<std::array<int32_t, 2>> out_fds) { return Pipe2(task, out_fds, 0); }
+Result<void> Pipe(Task& task, UserOut<std::array<int32_t, 2>> out_fds) {
+  return Pipe2(task, out_fds, 0);
+}
 
 }  // namespace syscalls

@@ -13,6 +13,7 @@ class Task;
 namespace syscalls {
 
 base::Result<void> Pipe(sentry::Task& task, base::UserOut<std::array<int32_t, 2>> out_fds);
-base::Result<void> Pipe2(sentry::Task& task, base::UserOut<std::array<int32_t, 2>> out_fds, int32_t flags);
+base::Result<void> Pipe2(sentry::Task& task, base::UserOut<std::array<int32_t, 2>> out_fds,
+                         int32_t flags);
 
 }  // namespace syscalls

@@ -1,5 +1,5 @@
-// poll(2) and select(2): look at all files; if none is ready, wait in the queues of all of them, and look again whenever
-// one of them says something.
+// poll(2) and select(2): look at all files; if none is ready, wait in the queues of all of them,
+// and look again whenever one of them says something.
 
 #include "syscalls/handlers/poll.h"
 
@@ -43,7 +43,8 @@ struct Watched {
 size_t LookAtAll(std::span<Watched> all) {
   size_t count = 0;
   for (Watched& watched : all) {
-    if (watched.file != nullptr) watched.ready = watched.file->Poll(watched.interest) & watched.interest;
+    if (watched.file != nullptr)
+      watched.ready = watched.file->Poll(watched.interest) & watched.interest;
     if (watched.ready != 0) ++count;
   }
   return count;
@@ -95,7 +96,8 @@ class PollSet {
     return set;
   }
   std::span<Watched> watched() { return watched_; }
-  // Only what has changed is written: other members of the array are the guest's to change meanwhile.
+  // Only what has changed is written: other members of the array are the guest's to change
+  // meanwhile.
   Result<void> Report(Task& task) const {
     for (size_t i = 0; i < entries_.size(); ++i) {
       const auto revents = static_cast<uint16_t>(watched_[i].ready);
@@ -112,18 +114,21 @@ class PollSet {
   std::vector<Watched> watched_;
 };
 
-Result<uint64_t> PollOnce(Task& task, UserAddr fds, uint32_t count, Deadline deadline, bool can_sleep) {
+Result<uint64_t> PollOnce(Task& task, UserAddr fds, uint32_t count, Deadline deadline,
+                          bool can_sleep) {
   PollSet set = TRY(PollSet::Make(task, fds, count));
   const size_t ready = TRY(WaitForAny(task, set.watched(), deadline, can_sleep));
   TRY(set.Report(task));
   return ready;
 }
 
-Result<uint64_t> PollRestartably(Task& task, UserAddr fds, uint32_t count, Deadline deadline, bool can_sleep) {
+Result<uint64_t> PollRestartably(Task& task, UserAddr fds, uint32_t count, Deadline deadline,
+                                 bool can_sleep) {
   const Result<uint64_t> ready = PollOnce(task, fds, count, deadline, can_sleep);
   if (ready.ok() || ready.error() != base::kRestartSys) return ready;
-  return task.RestartWith(
-      [=](Task& restarted) { return PollRestartably(restarted, fds, count, deadline, /*can_sleep=*/true); });
+  return task.RestartWith([=](Task& restarted) {
+    return PollRestartably(restarted, fds, count, deadline, /*can_sleep=*/true);
+  });
 }
 
 // The time-out of ppoll, select and pselect: read, and written back with what is left.
@@ -134,17 +139,22 @@ struct Timeout {
   bool can_sleep() const { return !zero; }
 };
 
-Timeout MakeTimeout(Task& task, int64_t ns) { return {DeadlineAfter(task.kernel().clock(), ns), true, ns == 0}; }
+Timeout MakeTimeout(Task& task, int64_t ns) {
+  return {DeadlineAfter(task.kernel().clock(), ns), true, ns == 0};
+}
 
-// The end of those calls: an interrupted one starts again with the time that is left, if that could be written.
+// The end of those calls: an interrupted one starts again with the time that is left, if that could
+// be written.
 template <typename Write>
-Result<uint64_t> Finish(Task& task, const Timeout& timeout, Result<uint64_t> result, Write&& write_left) {
+Result<uint64_t> Finish(Task& task, const Timeout& timeout, Result<uint64_t> result,
+                        Write&& write_left) {
   if (!result.ok() && result.error() != base::kRestartSys) return result;
   bool written = true;
   if (timeout.given && !timeout.zero) {
     int64_t left_ns = kNsMax;
     if (!timeout.deadline.IsNever()) {
-      left_ns = std::max<int64_t>(timeout.deadline.monotonic_ns - task.kernel().clock().MonotonicNs(), 0);
+      left_ns =
+          std::max<int64_t>(timeout.deadline.monotonic_ns - task.kernel().clock().MonotonicNs(), 0);
     }
     // A time-out in memory that cannot be written is no error.
     written = write_left(left_ns).ok();
@@ -163,8 +173,9 @@ Result<void> SetMask(Task& task, UserIn<uint64_t> signal_mask, uint64_t mask_byt
 }  // namespace
 
 Result<uint64_t> Poll(Task& task, UserAddr fds, uint32_t count, int32_t timeout_ms) {
-  const Deadline deadline = timeout_ms < 0 ? Deadline::Never()
-                                           : DeadlineAfter(task.kernel().clock(), int64_t{timeout_ms} * 1'000'000);
+  const Deadline deadline =
+      timeout_ms < 0 ? Deadline::Never()
+                     : DeadlineAfter(task.kernel().clock(), int64_t{timeout_ms} * 1'000'000);
   return PollRestartably(task, fds, count, deadline, timeout_ms != 0);
 }
 
@@ -269,8 +280,9 @@ Result<uint64_t> Select(Task& task, int32_t count, UserAddr in, UserAddr out, Us
                 [&](int64_t left_ns) { return task.CopyOut(timeout, ToTimeval(left_ns)); });
 }
 
-Result<uint64_t> Pselect6(Task& task, int32_t count, UserAddr in, UserAddr out, UserAddr exceptional,
-                          UserInOut<abi::Timespec> timeout, UserIn<abi::SignalMaskArgument> signal_mask) {
+Result<uint64_t> Pselect6(Task& task, int32_t count, UserAddr in, UserAddr out,
+                          UserAddr exceptional, UserInOut<abi::Timespec> timeout,
+                          UserIn<abi::SignalMaskArgument> signal_mask) {
   abi::SignalMaskArgument mask;
   if (!signal_mask.is_null()) mask = TRY(task.CopyIn(signal_mask));
   Timeout wait;

@@ -61,7 +61,9 @@ Result<uint64_t> GetName(Task& task, uint64_t address) {
   return uint64_t{0};
 }
 
-bool Locked(const Credentials& credentials, uint32_t bit) { return (credentials.securebits & (1U << (bit + 1))) != 0; }
+bool Locked(const Credentials& credentials, uint32_t bit) {
+  return (credentials.securebits & (1U << (bit + 1))) != 0;
+}
 
 Result<uint64_t> SetKeepCapabilities(Task& task, uint64_t value) {
   if (value > 1) return Errno(EINVAL);
@@ -78,7 +80,8 @@ Result<uint64_t> SetSecureBits(Task& task, uint64_t value) {
   const uint32_t old = own.securebits | (own.keep_capabilities ? 1U << SECURE_KEEP_CAPS : 0);
   const uint32_t locked = (old & SECURE_ALL_LOCKS) >> 1;
   const bool touches_locked = (locked & (old ^ bits)) != 0 || (old & SECURE_ALL_LOCKS & ~bits) != 0;
-  if (touches_locked || (value & ~uint64_t{kAllSecureBits}) != 0 || !own.HasCapability(CAP_SETPCAP)) return Errno(EPERM);
+  if (touches_locked || (value & ~uint64_t{kAllSecureBits}) != 0 || !own.HasCapability(CAP_SETPCAP))
+    return Errno(EPERM);
   return ChangeCredentials(task, [bits](Credentials& changed) -> Result<void> {
     changed.securebits = bits & ~(1U << SECURE_KEEP_CAPS);
     changed.keep_capabilities = (bits & (1U << SECURE_KEEP_CAPS)) != 0;
@@ -95,7 +98,8 @@ Result<uint64_t> DropBounding(Task& task, uint64_t capability) {
   });
 }
 
-Result<uint64_t> Ambient(Task& task, uint64_t operation, uint64_t capability, uint64_t c, uint64_t d) {
+Result<uint64_t> Ambient(Task& task, uint64_t operation, uint64_t capability, uint64_t c,
+                         uint64_t d) {
   const Credentials& own = task.own_credentials();
   if (operation == PR_CAP_AMBIENT_CLEAR_ALL) {
     if ((capability | c | d) != 0) return Errno(EINVAL);
@@ -119,7 +123,8 @@ Result<uint64_t> Ambient(Task& task, uint64_t operation, uint64_t capability, ui
       return Errno(EINVAL);
   }
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
-    changed.ambient = operation == PR_CAP_AMBIENT_RAISE ? changed.ambient | bit : changed.ambient & ~bit;
+    changed.ambient =
+        operation == PR_CAP_AMBIENT_RAISE ? changed.ambient | bit : changed.ambient & ~bit;
     return {};
   });
 }
@@ -139,7 +144,8 @@ Result<uint64_t> SetTimerSlack(Task& task, uint64_t slack_ns) {
 }
 
 // Options of credentials; nullopt-like ENOSYS for the others.
-Result<uint64_t> CredentialOption(Task& task, int32_t option, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+Result<uint64_t> CredentialOption(Task& task, int32_t option, uint64_t a, uint64_t b, uint64_t c,
+                                  uint64_t d) {
   const Credentials& own = task.own_credentials();
   switch (option) {
     case PR_GET_KEEPCAPS:

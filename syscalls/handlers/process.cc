@@ -44,7 +44,8 @@ constexpr size_t kCloneArgsBytesMax = 4096;
 
 // struct clone_args, <linux/sched.h>.
 struct CloneArgs {
-  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+      set_tid_size, cgroup;
 };
 static_assert(sizeof(CloneArgs) == 88);
 
@@ -62,7 +63,9 @@ Result<int32_t> GetPid(Task& task) { return task.group().id(); }
 Result<int32_t> GetTid(Task& task) { return task.tid(); }
 Result<int32_t> GetPpid(Task& task) { return task.group().parent_id(); }
 Result<int32_t> GetPgrp(Task& task) { return task.group().process_group_id(); }
-Result<int32_t> GetPgid(Task& task, int32_t pid) { return TRY(GroupOf(task, pid))->process_group_id(); }
+Result<int32_t> GetPgid(Task& task, int32_t pid) {
+  return TRY(GroupOf(task, pid))->process_group_id();
+}
 Result<int32_t> GetSid(Task& task, int32_t pid) { return TRY(GroupOf(task, pid))->session_id(); }
 Result<void> SetPgid(Task& task, int32_t pid, int32_t pgid) {
   return sentry::JobControl::SetProcessGroup(task, pid, pgid);
@@ -82,7 +85,8 @@ Result<int32_t> Vfork(Task& task) {
   return sentry::TaskClone::Clone(task, arguments);
 }
 
-Result<int32_t> Clone(Task& task, uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t child_tid, uint64_t tls) {
+Result<int32_t> Clone(Task& task, uint64_t flags, uint64_t stack, uint64_t parent_tid,
+                      uint64_t child_tid, uint64_t tls) {
   CloneArguments arguments;
   // Only the low half counts: clone3 alone has the flags above it.
   arguments.flags = flags & 0xffffffff & ~kSignalMask;
@@ -106,14 +110,18 @@ Result<int32_t> Clone3(Task& task, UserAddr address, uint64_t size) {
   CloneArgs args;
   std::memcpy(&args, bytes.data(), sizeof(args));
   const uint64_t known = 0xffffffff | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP;
-  if ((args.flags & ~known) != 0 || (args.flags & (CLONE_DETACHED | (kSignalMask & ~uint64_t{CLONE_NEWTIME}))) != 0) {
+  if ((args.flags & ~known) != 0 ||
+      (args.flags & (CLONE_DETACHED | (kSignalMask & ~uint64_t{CLONE_NEWTIME}))) != 0) {
     return Errno(EINVAL);
   }
   if (args.exit_signal > static_cast<uint64_t>(sentry::kSignalMax)) return Errno(EINVAL);
-  if ((args.flags & (CLONE_THREAD | CLONE_PARENT)) != 0 && args.exit_signal != 0) return Errno(EINVAL);
+  if ((args.flags & (CLONE_THREAD | CLONE_PARENT)) != 0 && args.exit_signal != 0)
+    return Errno(EINVAL);
   if ((args.stack == 0) != (args.stack_size == 0)) return Errno(EINVAL);
-  if (args.set_tid_size > 32 || (args.set_tid == 0) != (args.set_tid_size == 0)) return Errno(EINVAL);
-  if ((args.flags & CLONE_INTO_CGROUP) != 0) return Errno(EBADF);  // No descriptor of ours is a cgroup's.
+  if (args.set_tid_size > 32 || (args.set_tid == 0) != (args.set_tid_size == 0))
+    return Errno(EINVAL);
+  if ((args.flags & CLONE_INTO_CGROUP) != 0)
+    return Errno(EBADF);  // No descriptor of ours is a cgroup's.
   CloneArguments arguments;
   arguments.flags = args.flags;
   arguments.exit_signal = static_cast<int32_t>(args.exit_signal);
@@ -123,23 +131,26 @@ Result<int32_t> Clone3(Task& task, UserAddr address, uint64_t size) {
   arguments.stack = args.stack + args.stack_size;
   arguments.tls = args.tls;
   if (args.set_tid_size != 0) {
-    if (args.set_tid_size > 1) return Errno(EINVAL);  // One for each nested namespace, and there is one.
+    if (args.set_tid_size > 1)
+      return Errno(EINVAL);  // One for each nested namespace, and there is one.
     arguments.set_tid = TRY(task.CopyIn(base::UserIn<int32_t>(UserAddr(args.set_tid))));
     if (arguments.set_tid <= 0) return Errno(EINVAL);
     const sentry::Credentials& own = task.own_credentials();
-    if (!own.HasCapability(CAP_SYS_ADMIN) && !own.HasCapability(CAP_CHECKPOINT_RESTORE)) return Errno(EPERM);
+    if (!own.HasCapability(CAP_SYS_ADMIN) && !own.HasCapability(CAP_CHECKPOINT_RESTORE))
+      return Errno(EPERM);
   }
   return sentry::TaskClone::Clone(task, arguments);
 }
 
 Result<void> Unshare(Task& task, uint64_t flags) {
-  constexpr uint64_t kNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID |
-                                   CLONE_NEWNET | CLONE_NEWTIME;
-  constexpr uint64_t kKnown = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM |
-                              CLONE_NEWUSER | kNamespaces;
+  constexpr uint64_t kNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
+                                   CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME;
+  constexpr uint64_t kKnown = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES |
+                              CLONE_SYSVSEM | CLONE_NEWUSER | kNamespaces;
   if ((flags & ~kKnown) != 0) return Errno(EINVAL);
   // Only a process of one thread has its memory and handlers to itself.
-  if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM | CLONE_NEWUSER)) != 0 && task.group().live_tasks() > 1) {
+  if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM | CLONE_NEWUSER)) != 0 &&
+      task.group().live_tasks() > 1) {
     return Errno(EINVAL);
   }
   if ((flags & kNamespaces) != 0) {
@@ -163,8 +174,9 @@ Result<void> ExitGroup(Task& task, int32_t status) {
 }
 
 Result<int32_t> Wait4(Task& task, int32_t pid, UserAddr status, int32_t options, UserAddr usage) {
-  constexpr uint32_t kKnown = WNOHANG | WUNTRACED | WCONTINUED | static_cast<uint32_t>(__WNOTHREAD) |
-                              static_cast<uint32_t>(__WCLONE) | static_cast<uint32_t>(__WALL);
+  constexpr uint32_t kKnown = WNOHANG | WUNTRACED | WCONTINUED |
+                              static_cast<uint32_t>(__WNOTHREAD) | static_cast<uint32_t>(__WCLONE) |
+                              static_cast<uint32_t>(__WALL);
   if ((static_cast<uint32_t>(options) & ~kKnown) != 0) return Errno(EINVAL);
   if (pid == INT32_MIN) return Errno(ESRCH);
   WaitRequest request;
@@ -183,11 +195,14 @@ Result<int32_t> Wait4(Task& task, int32_t pid, UserAddr status, int32_t options,
   return result.pid;
 }
 
-Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int32_t options, UserAddr usage) {
-  constexpr uint32_t kKnown = WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | static_cast<uint32_t>(__WNOTHREAD) |
-                              static_cast<uint32_t>(__WCLONE) | static_cast<uint32_t>(__WALL);
+Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int32_t options,
+                       UserAddr usage) {
+  constexpr uint32_t kKnown = WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED |
+                              static_cast<uint32_t>(__WNOTHREAD) | static_cast<uint32_t>(__WCLONE) |
+                              static_cast<uint32_t>(__WALL);
   const auto bits = static_cast<uint32_t>(options);
-  if ((bits & ~kKnown) != 0 || (bits & (WEXITED | WSTOPPED | WCONTINUED)) == 0) return Errno(EINVAL);
+  if ((bits & ~kKnown) != 0 || (bits & (WEXITED | WSTOPPED | WCONTINUED)) == 0)
+    return Errno(EINVAL);
   WaitRequest request;
   request.options = bits;
   switch (which) {
@@ -215,7 +230,8 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
       return Errno(EINVAL);
   }
   const WaitResult result = TRY(sentry::ChildWait::Wait(task, request));
-  if (result.pid != 0 && !usage.is_null()) TRY(task.CopyOut(UserOut<abi::Rusage>(usage), ToAbi(result.usage)));
+  if (result.pid != 0 && !usage.is_null())
+    TRY(task.CopyOut(UserOut<abi::Rusage>(usage), ToAbi(result.usage)));
   if (info.is_null()) return 0;
   // Of siginfo_t only these: nothing beyond si_status is touched, as on Linux.
   struct Head {
@@ -224,7 +240,12 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
     int32_t status;
   } head{};
   if (result.pid != 0) {
-    head = {.signal = SIGCHLD, .error = 0, .code = result.code, .pad = 0, .pid = result.pid, .uid = result.uid,
+    head = {.signal = SIGCHLD,
+            .error = 0,
+            .code = result.code,
+            .pad = 0,
+            .pid = result.pid,
+            .uid = result.uid,
             .status = result.code_status};
   }
   TRY(task.CopyOut(UserOut<Head>(info), head));

@@ -24,23 +24,24 @@ base::Result<int32_t> SetSid(sentry::Task& task);
 
 base::Result<int32_t> Fork(sentry::Task& task);
 base::Result<int32_t> Vfork(sentry::Task& task);
-base::Result<int32_t> Clone(sentry::Task& task, uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t child_tid,
-                            uint64_t tls);
+base::Result<int32_t> Clone(sentry::Task& task, uint64_t flags, uint64_t stack, uint64_t parent_tid,
+                            uint64_t child_tid, uint64_t tls);
 base::Result<int32_t> Clone3(sentry::Task& task, base::UserAddr arguments, uint64_t size);
 base::Result<void> Unshare(sentry::Task& task, uint64_t flags);
-base::Result<void> Execve(sentry::Task& task, base::UserAddr path, base::UserAddr argv, base::UserAddr envp);
-base::Result<void> Execveat(sentry::Task& task, int32_t directory, base::UserAddr path, base::UserAddr argv,
-                            base::UserAddr envp, int32_t flags);
+base::Result<void> Execve(sentry::Task& task, base::UserAddr path, base::UserAddr argv,
+                          base::UserAddr envp);
+base::Result<void> Execveat(sentry::Task& task, int32_t directory, base::UserAddr path,
+                            base::UserAddr argv, base::UserAddr envp, int32_t flags);
 base::Result<void> Exit(sentry::Task& task, int32_t status);
 base::Result<void> ExitGroup(sentry::Task& task, int32_t status);
 base::Result<int32_t> Wait4(sentry::Task& task, int32_t pid, base::UserAddr status, int32_t options,
                             base::UserAddr usage);
-base::Result<int32_t> WaitId(sentry::Task& task, int32_t which, int32_t id, base::UserAddr info, int32_t options,
-                             base::UserAddr usage);
+base::Result<int32_t> WaitId(sentry::Task& task, int32_t which, int32_t id, base::UserAddr info,
+                             int32_t options, base::UserAddr usage);
 
 base::Result<int32_t> PidfdOpen(sentry::Task& task, int32_t pid, uint32_t flags);
-base::Result<void> PidfdSendSignal(sentry::Task& task, int32_t pidfd, int32_t signal, base::UserAddr info,
-                                   uint32_t flags);
+base::Result<void> PidfdSendSignal(sentry::Task& task, int32_t pidfd, int32_t signal,
+                                   base::UserAddr info, uint32_t flags);
 base::Result<int32_t> PidfdGetfd(sentry::Task& task, int32_t pidfd, int32_t fd, uint32_t flags);
 
 base::Result<int32_t> SetTidAddress(sentry::Task& task, uint64_t address);

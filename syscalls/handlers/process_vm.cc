@@ -1,4 +1,5 @@
-// process_vm_readv(2), process_vm_writev(2), process_madvise(2): another process's memory, under ptrace's rule of access.
+// process_vm_readv(2), process_vm_writev(2), process_madvise(2): another process's memory, under
+// ptrace's rule of access.
 
 #include <linux/capability.h>
 #include <sys/mman.h>
@@ -48,13 +49,15 @@ bool MayAttach(Task& task, Task& target, int dumpable) {
   return same && (other->permitted & ~own.permitted) == 0 && dumpable == 1;
 }
 
-Result<std::vector<UserRange>> CopyInRanges(Task& task, UserAddr vector, uint64_t count, bool bounded) {
+Result<std::vector<UserRange>> CopyInRanges(Task& task, UserAddr vector, uint64_t count,
+                                            bool bounded) {
   if (count > kIovMax) return Errno(EINVAL);
   const std::vector<GuestIovec> raw = TRY(task.memory().CopyInArray<GuestIovec>(vector, count));
   std::vector<UserRange> ranges;
   uint64_t total = 0;
   for (const GuestIovec& entry : raw) {
-    if (entry.length > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Errno(EINVAL);
+    if (entry.length > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      return Errno(EINVAL);
     uint64_t length = entry.length;
     if (bounded) length = std::min(length, kBytesMax - total);
     total += length;
@@ -63,8 +66,8 @@ Result<std::vector<UserRange>> CopyInRanges(Task& task, UserAddr vector, uint64_
   return ranges;
 }
 
-Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t local_count, UserAddr remote,
-                          uint64_t remote_count, uint64_t flags, bool write) {
+Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t local_count,
+                          UserAddr remote, uint64_t remote_count, uint64_t flags, bool write) {
   if (flags != 0) return Errno(EINVAL);
   std::vector<UserRange> local_ranges = TRY(CopyInRanges(task, local, local_count, true));
   sentry::IoBuffer local_buffer(task.memory(), std::move(local_ranges));
@@ -81,7 +84,8 @@ Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t loca
     uint64_t done = 0;
     while (done < range.length && local_buffer.remaining() > 0) {
       if (task.IsKilled()) return base::kRestartNoIntr;
-      const uint64_t step = std::min({uint64_t{chunk.size()}, range.length - done, local_buffer.remaining()});
+      const uint64_t step =
+          std::min({uint64_t{chunk.size()}, range.length - done, local_buffer.remaining()});
       const std::span<std::byte> bytes = std::span(chunk).first(step);
       const Result<UserAddr> at = range.addr.Plus(done);
       Result<size_t> moved = at.ok() ? Result<size_t>(step) : Result<size_t>(at.error());
@@ -106,22 +110,23 @@ Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t loca
 
 }  // namespace
 
-Result<uint64_t> ProcessVmReadv(Task& task, int32_t pid, UserAddr local, uint64_t local_count, UserAddr remote,
-                                uint64_t remote_count, uint64_t flags) {
+Result<uint64_t> ProcessVmReadv(Task& task, int32_t pid, UserAddr local, uint64_t local_count,
+                                UserAddr remote, uint64_t remote_count, uint64_t flags) {
   return Transfer(task, pid, local, local_count, remote, remote_count, flags, false);
 }
 
-Result<uint64_t> ProcessVmWritev(Task& task, int32_t pid, UserAddr local, uint64_t local_count, UserAddr remote,
-                                 uint64_t remote_count, uint64_t flags) {
+Result<uint64_t> ProcessVmWritev(Task& task, int32_t pid, UserAddr local, uint64_t local_count,
+                                 UserAddr remote, uint64_t remote_count, uint64_t flags) {
   return Transfer(task, pid, local, local_count, remote, remote_count, flags, true);
 }
 
-Result<uint64_t> ProcessMadvise(Task& task, int32_t pidfd, UserAddr vector, uint64_t count, int32_t advice,
-                                uint32_t flags) {
+Result<uint64_t> ProcessMadvise(Task& task, int32_t pidfd, UserAddr vector, uint64_t count,
+                                int32_t advice, uint32_t flags) {
   if (flags != 0) return Errno(EINVAL);
   const std::vector<UserRange> ranges = TRY(CopyInRanges(task, vector, count, true));
   const std::shared_ptr<sentry::PidFile> file = TRY(sentry::GetPidFile(task, pidfd));
-  if (advice != MADV_COLD && advice != MADV_PAGEOUT && advice != MADV_WILLNEED && advice != kMadvCollapse) {
+  if (advice != MADV_COLD && advice != MADV_PAGEOUT && advice != MADV_WILLNEED &&
+      advice != kMadvCollapse) {
     return Errno(EINVAL);
   }
   const TaskRef target = file->group()->AnyLiveTask();

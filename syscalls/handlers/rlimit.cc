@@ -34,23 +34,27 @@ struct RlimitData {
   uint64_t soft, hard;
 };
 
-// prlimit(2): all three user ids and group ids of the target equal the caller's real ones, or CAP_SYS_RESOURCE.
+// prlimit(2): all three user ids and group ids of the target equal the caller's real ones, or
+// CAP_SYS_RESOURCE.
 bool MayTouch(Task& task, const Credentials& target) {
   const Credentials& own = task.own_credentials();
   if (own.HasCapability(CAP_SYS_RESOURCE)) return true;
-  return own.uid == target.uid && own.uid == target.euid && own.uid == target.suid && own.gid == target.gid &&
-         own.gid == target.egid && own.gid == target.sgid;
+  return own.uid == target.uid && own.uid == target.euid && own.uid == target.suid &&
+         own.gid == target.gid && own.gid == target.egid && own.gid == target.sgid;
 }
 
-Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource, const RlimitData& wanted) {
+Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource,
+                    const RlimitData& wanted) {
   if (wanted.soft > wanted.hard) return Errno(EINVAL);
   if (resource == RLIMIT_NOFILE && wanted.hard > kFilesMax) return Errno(EPERM);
   const ResourceLimit old = group.limits().Get(resource);
-  if (wanted.hard > old.hard && !task.own_credentials().HasCapability(CAP_SYS_RESOURCE)) return Errno(EPERM);
+  if (wanted.hard > old.hard && !task.own_credentials().HasCapability(CAP_SYS_RESOURCE))
+    return Errno(EPERM);
   group.limits().Set(resource, {wanted.soft, wanted.hard});
   if (resource == RLIMIT_CPU) group.WatchCpuLimit();
   const TaskRef member = group.AnyLiveTask();
-  const std::shared_ptr<sentry::MemoryManager> memory = member != nullptr ? member->memory_ref() : nullptr;
+  const std::shared_ptr<sentry::MemoryManager> memory =
+      member != nullptr ? member->memory_ref() : nullptr;
   if (memory != nullptr) {
     memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), group.Limit(RLIMIT_STACK),
                        group.Limit(RLIMIT_MEMLOCK)});
@@ -58,9 +62,11 @@ Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource, const 
   return {};
 }
 
-// Calls `visit` for the tasks that getpriority's (which, who) name, where 0 is the caller's own. ESRCH if there are none.
+// Calls `visit` for the tasks that getpriority's (which, who) name, where 0 is the caller's own.
+// ESRCH if there are none.
 template <typename Visit>
-Result<void> ForEachTask(Task& task, int32_t which, int32_t who, bool threads_of_process, Visit&& visit) {
+Result<void> ForEachTask(Task& task, int32_t which, int32_t who, bool threads_of_process,
+                         Visit&& visit) {
   bool found = false;
   auto visit_one = [&](const TaskRef& member) -> Result<void> {
     found = true;
@@ -127,7 +133,8 @@ Result<void> SetRlimit(Task& task, uint32_t resource, UserAddr limit) {
   return Change(task, task.group(), static_cast<int>(resource), wanted);
 }
 
-Result<void> Prlimit64(Task& task, int32_t pid, uint32_t resource, UserAddr new_limit, UserAddr old_limit) {
+Result<void> Prlimit64(Task& task, int32_t pid, uint32_t resource, UserAddr new_limit,
+                       UserAddr old_limit) {
   if (resource >= sentry::kResourceLimitCount) return Errno(EINVAL);
   RlimitData wanted{};
   if (!new_limit.is_null()) wanted = TRY(task.CopyIn(UserIn<RlimitData>(new_limit)));
@@ -136,7 +143,8 @@ Result<void> Prlimit64(Task& task, int32_t pid, uint32_t resource, UserAddr new_
   if (target.get() != &task && !MayTouch(task, *target->credentials())) return Errno(EPERM);
   const ResourceLimit old = target->group().limits().Get(static_cast<int>(resource));
   if (!new_limit.is_null()) TRY(Change(task, target->group(), static_cast<int>(resource), wanted));
-  if (!old_limit.is_null()) TRY(task.CopyOut(UserOut<RlimitData>(old_limit), RlimitData{old.soft, old.hard}));
+  if (!old_limit.is_null())
+    TRY(task.CopyOut(UserOut<RlimitData>(old_limit), RlimitData{old.soft, old.hard}));
   return {};
 }
 
@@ -163,7 +171,8 @@ Result<int64_t> Times(Task& task, UserAddr buffer) {
     const ResourceUsage own = task.group().Usage();
     const ResourceUsage children = task.group().ChildrenUsage();
     const std::array<int64_t, 4> ticks{own.user_ns / kNsPerTick, own.system_ns / kNsPerTick,
-                                       children.user_ns / kNsPerTick, children.system_ns / kNsPerTick};
+                                       children.user_ns / kNsPerTick,
+                                       children.system_ns / kNsPerTick};
     TRY(task.memory().CopyOutArray<int64_t>(buffer, ticks));
   }
   return task.kernel().clock().MonotonicNs() / kNsPerTick;
@@ -187,7 +196,8 @@ Result<void> SetPriority(Task& task, int32_t which, int32_t who, int32_t nice) {
     sentry::SchedulingAttributes attributes = member.scheduling();
     // RLIMIT_NICE: the ceiling is 20 - limit.
     const uint64_t limit = member.group().Limit(RLIMIT_NICE);
-    if (nice < attributes.nice && !privileged && static_cast<uint64_t>(20 - nice) > limit) return Errno(EACCES);
+    if (nice < attributes.nice && !privileged && static_cast<uint64_t>(20 - nice) > limit)
+      return Errno(EACCES);
     attributes.nice = nice;
     member.set_scheduling(std::move(attributes));
     return {};
@@ -228,7 +238,8 @@ Result<void> IoPrioSet(Task& task, int32_t which, int32_t who, int32_t priority)
       return Errno(EINVAL);
   }
   return ForEachTask(task, which - kIoPrioOffset, who, true, [&](Task& member) -> Result<void> {
-    if (!SameUser(task, member) && !task.own_credentials().HasCapability(CAP_SYS_NICE)) return Errno(EPERM);
+    if (!SameUser(task, member) && !task.own_credentials().HasCapability(CAP_SYS_NICE))
+      return Errno(EPERM);
     sentry::SchedulingAttributes attributes = member.scheduling();
     attributes.io_priority = priority;
     member.set_scheduling(std::move(attributes));

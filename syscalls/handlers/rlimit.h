@@ -15,8 +15,8 @@ namespace syscalls {
 
 base::Result<void> GetRlimit(sentry::Task& task, uint32_t resource, base::UserAddr limit);
 base::Result<void> SetRlimit(sentry::Task& task, uint32_t resource, base::UserAddr limit);
-base::Result<void> Prlimit64(sentry::Task& task, int32_t pid, uint32_t resource, base::UserAddr new_limit,
-                             base::UserAddr old_limit);
+base::Result<void> Prlimit64(sentry::Task& task, int32_t pid, uint32_t resource,
+                             base::UserAddr new_limit, base::UserAddr old_limit);
 base::Result<void> GetRusage(sentry::Task& task, int32_t who, base::UserAddr usage);
 base::Result<int64_t> Times(sentry::Task& task, base::UserAddr buffer);
 base::Result<int32_t> GetPriority(sentry::Task& task, int32_t which, int32_t who);

@@ -40,7 +40,9 @@ struct SchedAttrData {
 static_assert(sizeof(SchedAttrData) == kAttributesBytesMin);
 
 bool IsRealTime(uint32_t policy) { return policy == SCHED_FIFO || policy == SCHED_RR; }
-bool IsFair(uint32_t policy) { return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE; }
+bool IsFair(uint32_t policy) {
+  return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+}
 
 Result<TaskRef> Find(Task& task, int32_t tid) {
   if (tid < 0) return Errno(EINVAL);
@@ -63,15 +65,18 @@ std::vector<uint64_t> AllCpus(Task& task) {
   return mask;
 }
 
-Result<void> SetPolicy(Task& task, Task& target, uint32_t policy, uint32_t priority, bool reset_on_fork) {
-  if (policy == SCHED_DEADLINE) return Errno(EPERM);  // As without CAP_SYS_NICE in the initial namespace.
+Result<void> SetPolicy(Task& task, Task& target, uint32_t policy, uint32_t priority,
+                       bool reset_on_fork) {
+  if (policy == SCHED_DEADLINE)
+    return Errno(EPERM);  // As without CAP_SYS_NICE in the initial namespace.
   if (!IsRealTime(policy) && !IsFair(policy)) return Errno(EINVAL);
   if (IsRealTime(policy) != (priority != 0) || priority > kPriorityMax) return Errno(EINVAL);
   const bool privileged = task.own_credentials().HasCapability(CAP_SYS_NICE);
   SchedulingAttributes attributes = target.scheduling();
   if (!privileged) {
     const uint64_t limit = target.group().Limit(RLIMIT_RTPRIO);
-    if (IsRealTime(policy) && (policy != attributes.policy || priority > attributes.priority) && priority > limit) {
+    if (IsRealTime(policy) && (policy != attributes.policy || priority > attributes.priority) &&
+        priority > limit) {
       return Errno(EPERM);
     }
     if (!MayChange(task, target)) return Errno(EPERM);
@@ -122,7 +127,8 @@ Result<void> SchedSetAffinity(Task& task, int32_t tid, uint32_t bytes, UserAddr 
 
 Result<int32_t> SchedGetScheduler(Task& task, int32_t tid) {
   const SchedulingAttributes attributes = TRY(Find(task, tid))->scheduling();
-  return static_cast<int32_t>(attributes.policy | (attributes.reset_on_fork ? SCHED_RESET_ON_FORK : 0));
+  return static_cast<int32_t>(attributes.policy |
+                              (attributes.reset_on_fork ? SCHED_RESET_ON_FORK : 0));
 }
 
 Result<void> SchedSetScheduler(Task& task, int32_t tid, int32_t policy, UserAddr parameters) {
@@ -131,7 +137,8 @@ Result<void> SchedSetScheduler(Task& task, int32_t tid, int32_t policy, UserAddr
   const TaskRef target = TRY(Find(task, tid));
   if (priority < 0) return Errno(EINVAL);
   const bool reset = (policy & SCHED_RESET_ON_FORK) != 0;
-  return SetPolicy(task, *target, static_cast<uint32_t>(policy & ~SCHED_RESET_ON_FORK), static_cast<uint32_t>(priority), reset);
+  return SetPolicy(task, *target, static_cast<uint32_t>(policy & ~SCHED_RESET_ON_FORK),
+                   static_cast<uint32_t>(priority), reset);
 }
 
 Result<void> SchedGetParam(Task& task, int32_t tid, UserAddr parameters) {
@@ -146,7 +153,8 @@ Result<void> SchedSetParam(Task& task, int32_t tid, UserAddr parameters) {
   const TaskRef target = TRY(Find(task, tid));
   if (priority < 0) return Errno(EINVAL);
   const SchedulingAttributes attributes = target->scheduling();
-  return SetPolicy(task, *target, attributes.policy, static_cast<uint32_t>(priority), attributes.reset_on_fork);
+  return SetPolicy(task, *target, attributes.policy, static_cast<uint32_t>(priority),
+                   attributes.reset_on_fork);
 }
 
 Result<int32_t> SchedGetPriorityMax(Task& task, int32_t policy) {
@@ -165,15 +173,21 @@ Result<int32_t> SchedGetPriorityMin(Task& task, int32_t policy) {
 
 Result<void> SchedRrGetInterval(Task& task, int32_t tid, UserAddr interval) {
   const SchedulingAttributes attributes = TRY(Find(task, tid))->scheduling();
-  constexpr int64_t kRoundRobinNs = 100'000'000, kFairNs = 3'000'000;  // RR_TIMESLICE; a usual fair slice.
-  const int64_t slice = attributes.policy == SCHED_RR ? kRoundRobinNs : IsFair(attributes.policy) ? kFairNs : 0;
+  constexpr int64_t kRoundRobinNs = 100'000'000,
+                    kFairNs = 3'000'000;  // RR_TIMESLICE; a usual fair slice.
+  const int64_t slice = attributes.policy == SCHED_RR ? kRoundRobinNs
+                        : IsFair(attributes.policy)   ? kFairNs
+                                                      : 0;
   const std::array<int64_t, 2> value{0, slice};
   return task.memory().CopyOutArray<int64_t>(interval, value);
 }
 
-Result<void> SchedGetAttr(Task& task, int32_t tid, UserAddr attributes, uint32_t size, uint32_t flags) {
+Result<void> SchedGetAttr(Task& task, int32_t tid, UserAddr attributes, uint32_t size,
+                          uint32_t flags) {
   constexpr uint32_t kPageBytes = 4096;
-  if (attributes.is_null() || tid < 0 || flags != 0 || size < kAttributesBytesMin || size > kPageBytes) return Errno(EINVAL);
+  if (attributes.is_null() || tid < 0 || flags != 0 || size < kAttributesBytesMin ||
+      size > kPageBytes)
+    return Errno(EINVAL);
   const SchedulingAttributes own = TRY(Find(task, tid))->scheduling();
   SchedAttrData data{};
   data.size = kAttributesBytesMin;
@@ -195,7 +209,8 @@ Result<void> SchedSetAttr(Task& task, int32_t tid, UserAddr attributes, uint32_t
   const SchedAttrData data = TRY(task.CopyIn(UserIn<SchedAttrData>(attributes)));
   if ((data.flags & ~uint64_t{SCHED_FLAG_RESET_ON_FORK}) != 0) return Errno(EINVAL);
   const TaskRef target = TRY(Find(task, tid));
-  TRY(SetPolicy(task, *target, data.policy, data.priority, (data.flags & SCHED_FLAG_RESET_ON_FORK) != 0));
+  TRY(SetPolicy(task, *target, data.policy, data.priority,
+                (data.flags & SCHED_FLAG_RESET_ON_FORK) != 0));
   if (IsFair(data.policy)) {
     SchedulingAttributes changed = target->scheduling();
     const int32_t nice = std::clamp(data.nice, -20, 19);
@@ -210,7 +225,8 @@ Result<void> SchedSetAttr(Task& task, int32_t tid, UserAddr attributes, uint32_t
 }
 
 Result<void> GetCpu(Task& task, UserAddr cpu, UserAddr node) {
-  const uint32_t number = static_cast<uint32_t>(std::max(sched_getcpu(), 0)) % task.kernel().options().cpu_count;
+  const uint32_t number =
+      static_cast<uint32_t>(std::max(sched_getcpu(), 0)) % task.kernel().options().cpu_count;
   if (!cpu.is_null()) TRY(task.CopyOut(UserOut<uint32_t>(cpu), number));
   if (!node.is_null()) TRY(task.CopyOut(UserOut<uint32_t>(node), uint32_t{0}));
   return {};

@@ -58,7 +58,8 @@ Result<void> CheckPermission(Task& task, ThreadGroup& target, int32_t signal) {
   const TaskRef leader = target.leader();
   if (leader == nullptr) return Errno(ESRCH);
   const sentry::CredentialsRef other = leader->credentials();
-  const bool same = own.euid == other->suid || own.euid == other->uid || own.uid == other->suid || own.uid == other->uid;
+  const bool same = own.euid == other->suid || own.euid == other->uid || own.uid == other->suid ||
+                    own.uid == other->uid;
   if (same || own.HasCapability(CAP_KILL)) return {};
   if (signal == SIGCONT && target.session_id() == task.group().session_id()) return {};
   return Errno(EPERM);
@@ -77,7 +78,8 @@ Result<void> SendToGroup(Task& task, ThreadGroup& group, const SignalInfo& info,
   return group.SendSignal(info);
 }
 
-Result<void> SendToMany(Task& task, const std::vector<std::shared_ptr<ThreadGroup>>& groups, int32_t signal) {
+Result<void> SendToMany(Task& task, const std::vector<std::shared_ptr<ThreadGroup>>& groups,
+                        int32_t signal) {
   if (groups.empty()) return Errno(ESRCH);
   const SignalInfo info = FromCaller(task, signal, SI_USER);
   Result<void> result = Errno(EPERM);
@@ -91,7 +93,8 @@ Result<void> SendToMany(Task& task, const std::vector<std::shared_ptr<ThreadGrou
   return result;
 }
 
-Result<void> SendToThread(Task& task, int32_t tgid, int32_t tid, const SignalInfo& info, int32_t signal) {
+Result<void> SendToThread(Task& task, int32_t tgid, int32_t tid, const SignalInfo& info,
+                          int32_t signal) {
   const TaskRef target = task.kernel().pids().FindTask(tid);
   if (target == nullptr || (tgid > 0 && target->group().id() != tgid)) return Errno(ESRCH);
   TRY(CheckPermission(task, target->group(), signal));
@@ -113,16 +116,19 @@ Result<void> CheckForgery(Task& task, const SignalInfo& info, int32_t pid) {
 
 }  // namespace
 
-Result<void> RtSigaction(Task& task, int32_t signal, UserAddr action, UserAddr old_action, uint64_t set_bytes) {
-  constexpr uint64_t kKnownFlags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER |
-                                   SA_RESETHAND | sentry::kActionRestorer | 0x00000800 /* SA_EXPOSE_TAGBITS */;
+Result<void> RtSigaction(Task& task, int32_t signal, UserAddr action, UserAddr old_action,
+                         uint64_t set_bytes) {
+  constexpr uint64_t kKnownFlags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK |
+                                   SA_RESTART | SA_NODEFER | SA_RESETHAND |
+                                   sentry::kActionRestorer | 0x00000800 /* SA_EXPOSE_TAGBITS */;
   TRY(CheckSetBytes(set_bytes));
   sentry::SignalAction old;
   const bool valid = IsValidSignal(signal);
   if (!action.is_null()) {
     const ActionData data = TRY(task.CopyIn(UserIn<ActionData>(action)));
     if (!valid || ((sentry::SignalBit(signal) & sentry::kUnblockable) != 0)) return Errno(EINVAL);
-    // Bits that nobody knows read back as zero (sigaction(2), "Dynamically probing for flag bit support").
+    // Bits that nobody knows read back as zero (sigaction(2), "Dynamically probing for flag bit
+    // support").
     const uint64_t flags = data.flags & (kKnownFlags & 0xffffffff);
     old = sentry::SignalDelivery::SetAction(
         task, signal, {data.handler, flags, data.restorer, data.mask & ~sentry::kUnblockable});
@@ -131,10 +137,12 @@ Result<void> RtSigaction(Task& task, int32_t signal, UserAddr action, UserAddr o
     old = task.group().handlers()->Get(signal);
   }
   if (old_action.is_null()) return {};
-  return task.CopyOut(UserOut<ActionData>(old_action), ActionData{old.handler, old.flags, old.restorer, old.mask});
+  return task.CopyOut(UserOut<ActionData>(old_action),
+                      ActionData{old.handler, old.flags, old.restorer, old.mask});
 }
 
-Result<void> RtSigprocmask(Task& task, int32_t how, UserAddr set, UserAddr old_set, uint64_t set_bytes) {
+Result<void> RtSigprocmask(Task& task, int32_t how, UserAddr set, UserAddr old_set,
+                           uint64_t set_bytes) {
   TRY(CheckSetBytes(set_bytes));
   const SignalSet old = task.signal_mask();
   if (!set.is_null()) {
@@ -169,14 +177,16 @@ Result<void> RtSigpending(Task& task, UserAddr set, uint64_t set_bytes) {
   return task.memory().CopyOutExactly(set, std::as_bytes(std::span(&pending, 1)).first(set_bytes));
 }
 
-Result<int32_t> RtSigtimedwait(Task& task, UserAddr set, UserAddr info, UserAddr timeout, uint64_t set_bytes) {
+Result<int32_t> RtSigtimedwait(Task& task, UserAddr set, UserAddr info, UserAddr timeout,
+                               uint64_t set_bytes) {
   TRY(CheckSetBytes(set_bytes));
   const SignalSet wanted = TRY(task.CopyIn(UserIn<SignalSet>(set))) & ~sentry::kUnblockable;
   sentry::Deadline deadline;
   bool poll_only = false;
   if (!timeout.is_null()) {
     const abi::Timespec limit = TRY(task.CopyIn(UserIn<abi::Timespec>(timeout)));
-    if (limit.tv_sec < 0 || limit.tv_nsec < 0 || limit.tv_nsec >= kNsPerSecond) return Errno(EINVAL);
+    if (limit.tv_sec < 0 || limit.tv_nsec < 0 || limit.tv_nsec >= kNsPerSecond)
+      return Errno(EINVAL);
     poll_only = limit.tv_sec == 0 && limit.tv_nsec == 0;
     const int64_t now = task.kernel().clock().MonotonicNs();
     const int64_t seconds_max = (std::numeric_limits<int64_t>::max() - now) / kNsPerSecond - 1;
@@ -235,7 +245,8 @@ Result<void> Kill(Task& task, int32_t pid, int32_t signal) {
   if (pid == INT32_MIN) return Errno(ESRCH);
   if (pid != -1) return SendToMany(task, pids.Members(-pid), signal);
   std::vector<std::shared_ptr<ThreadGroup>> all = pids.Groups();
-  std::erase_if(all, [&](const auto& group) { return group->is_init() || group.get() == &task.group(); });
+  std::erase_if(
+      all, [&](const auto& group) { return group->is_init() || group.get() == &task.group(); });
   return SendToMany(task, all, signal);
 }
 
@@ -261,7 +272,8 @@ Result<void> RtSigqueueinfo(Task& task, int32_t pid, int32_t signal, UserAddr ad
   return SendToGroup(task, target->group(), info, signal);
 }
 
-Result<void> RtTgsigqueueinfo(Task& task, int32_t tgid, int32_t tid, int32_t signal, UserAddr address) {
+Result<void> RtTgsigqueueinfo(Task& task, int32_t tgid, int32_t tid, int32_t signal,
+                              UserAddr address) {
   SignalInfo info = TRY(CopyInInfo(task, address));
   info.signal = signal;
   if (tgid <= 0 || tid <= 0) return Errno(EINVAL);
@@ -272,8 +284,8 @@ Result<void> RtTgsigqueueinfo(Task& task, int32_t tgid, int32_t tid, int32_t sig
 
 Result<uint64_t> RestartSyscall(Task& task) { return task.RunRestart(); }
 
-Result<void> SendFromPidfd(Task& task, ThreadGroup& group, const TaskRef& thread, bool to_process_group, int32_t signal,
-                           UserAddr address) {
+Result<void> SendFromPidfd(Task& task, ThreadGroup& group, const TaskRef& thread,
+                           bool to_process_group, int32_t signal, UserAddr address) {
   SignalInfo info = FromCaller(task, signal, thread != nullptr ? SI_TKILL : SI_USER);
   if (!address.is_null()) {
     info = TRY(CopyInInfo(task, address));

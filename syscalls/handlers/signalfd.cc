@@ -16,12 +16,14 @@ using base::Result;
 using base::UserIn;
 using sentry::Task;
 
-Result<int32_t> Signalfd4(Task& task, int32_t fd, UserIn<uint64_t> mask, uint64_t mask_bytes, int32_t flags) {
+Result<int32_t> Signalfd4(Task& task, int32_t fd, UserIn<uint64_t> mask, uint64_t mask_bytes,
+                          int32_t flags) {
   if (mask_bytes != sizeof(uint64_t)) return Errno(EINVAL);
   const uint64_t signals = TRY(task.CopyIn(mask));
   if ((flags & ~(SFD_CLOEXEC | SFD_NONBLOCK)) != 0) return Errno(EINVAL);
   if (fd == -1) {
-    auto file = std::make_shared<sentry::SignalFile>(task, signals, static_cast<uint32_t>(flags & O_NONBLOCK));
+    auto file = std::make_shared<sentry::SignalFile>(task, signals,
+                                                     static_cast<uint32_t>(flags & O_NONBLOCK));
     return task.InstallFile(std::move(file), (flags & SFD_CLOEXEC) != 0);
   }
   const auto file = std::dynamic_pointer_cast<sentry::SignalFile>(TRY(task.fds().GetForIo(fd)));

@@ -66,16 +66,19 @@ Result<SocketRef> GetSocket(Task& task, int32_t fd) {
 }
 
 Result<SocketAddress> CopyInSocketAddress(Task& task, UserAddr address, int32_t length) {
-  if (length < 0 || length > static_cast<int32_t>(sentry::kSocketAddressBytesMax)) return Errno(EINVAL);
+  if (length < 0 || length > static_cast<int32_t>(sentry::kSocketAddressBytesMax))
+    return Errno(EINVAL);
   SocketAddress result;
   result.length = static_cast<uint32_t>(length);
   if (length > 0) {
-    TRY(task.memory().CopyInExactly(address, std::as_writable_bytes(std::span(result.bytes).first(result.length))));
+    TRY(task.memory().CopyInExactly(
+        address, std::as_writable_bytes(std::span(result.bytes).first(result.length))));
   }
   return result;
 }
 
-Result<void> CopyOutSocketAddress(Task& task, const SocketAddress& from, UserAddr address, UserInOut<int32_t> length) {
+Result<void> CopyOutSocketAddress(Task& task, const SocketAddress& from, UserAddr address,
+                                  UserInOut<int32_t> length) {
   const int32_t room = TRY(task.CopyIn(length));
   if (room < 0) return Errno(EINVAL);
   const auto size = std::min(static_cast<uint32_t>(room), from.length);
@@ -112,15 +115,16 @@ Result<void> Listen(Task& task, int32_t fd, int32_t backlog) {
   return socket->Listen(task, backlog);
 }
 
-Result<int32_t> Accept4(Task& task, int32_t fd, UserAddr address, UserInOut<int32_t> length, int32_t flags) {
+Result<int32_t> Accept4(Task& task, int32_t fd, UserAddr address, UserInOut<int32_t> length,
+                        int32_t flags) {
   if ((flags & ~kTypeFlags) != 0) return Errno(EINVAL);
   const SocketRef socket = TRY(GetSocket(task, fd));
   sentry::FdSlot slot = TRY(task.fds().Reserve((flags & SOCK_CLOEXEC) != 0, task.fd_limit()));
   const int64_t timeout_ns = socket->options().receive_timeout_ns;
-  auto accepted =
-      RetryUntilReady(task, socket->wait_queue(), sentry::kPollReadable, socket->nonblocking(),
-                      socket->ReadDeadline(task),
-                      [&] { return socket->Accept(task, (flags & SOCK_NONBLOCK) != 0); });
+  auto accepted = RetryUntilReady(task, socket->wait_queue(), sentry::kPollReadable,
+                                  socket->nonblocking(), socket->ReadDeadline(task), [&] {
+                                    return socket->Accept(task, (flags & SOCK_NONBLOCK) != 0);
+                                  });
   if (!accepted.ok()) return WaitError(accepted.error(), timeout_ns != 0);
   SocketRef connection = std::move(accepted).value();
   if (!address.is_null()) {
@@ -165,11 +169,14 @@ Result<void> Shutdown(Task& task, int32_t fd, int32_t how) {
   return socket->Shutdown(static_cast<sentry::ShutdownHow>(how));
 }
 
-Result<void> Setsockopt(Task& task, int32_t fd, int32_t level, int32_t name, UserAddr value, int32_t length) {
+Result<void> Setsockopt(Task& task, int32_t fd, int32_t level, int32_t name, UserAddr value,
+                        int32_t length) {
   if (length < 0) return Errno(EINVAL);
   const SocketRef socket = TRY(GetSocket(task, fd));
-  std::vector<uint8_t> bytes(std::min<size_t>(static_cast<size_t>(length), sentry::kOptionBytesMax));
-  if (!bytes.empty()) TRY(task.memory().CopyInExactly(value, std::as_writable_bytes(std::span(bytes))));
+  std::vector<uint8_t> bytes(
+      std::min<size_t>(static_cast<size_t>(length), sentry::kOptionBytesMax));
+  if (!bytes.empty())
+    TRY(task.memory().CopyInExactly(value, std::as_writable_bytes(std::span(bytes))));
   return socket->SetOption(task, level, name, bytes);
 }
 
@@ -180,7 +187,8 @@ Result<void> Getsockopt(Task& task, int32_t fd, int32_t level, int32_t name, Use
   if (room < 0) return Errno(EINVAL);
   const std::vector<uint8_t> bytes = TRY(socket->GetOption(task, level, name));
   const size_t size = std::min(bytes.size(), static_cast<size_t>(room));
-  if (size > 0) TRY(task.memory().CopyOutExactly(value, std::as_bytes(std::span(bytes).first(size))));
+  if (size > 0)
+    TRY(task.memory().CopyOutExactly(value, std::as_bytes(std::span(bytes).first(size))));
   return task.CopyOut(length, static_cast<int32_t>(size));
 }
 

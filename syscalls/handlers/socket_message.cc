@@ -40,14 +40,16 @@ using sentry::Task;
 
 namespace {
 
-constexpr uint64_t kVectorsMax = 1024;            // UIO_MAXIOV
-constexpr uint64_t kTransferMax = 0x7ffff000;     // MAX_RW_COUNT
-constexpr uint64_t kControlBytesMax = 131072;     // net.core.optmem_max
-constexpr uint32_t kMessagesMax = 1024;           // Of sendmmsg and recvmmsg.
+constexpr uint64_t kVectorsMax = 1024;         // UIO_MAXIOV
+constexpr uint64_t kTransferMax = 0x7ffff000;  // MAX_RW_COUNT
+constexpr uint64_t kControlBytesMax = 131072;  // net.core.optmem_max
+constexpr uint32_t kMessagesMax = 1024;        // Of sendmmsg and recvmmsg.
 constexpr uint64_t kControlAlign = 8;
 constexpr uint32_t kCompatFlag = 0x80000000;  // MSG_CMSG_COMPAT: never from a 64-bit guest.
 
-constexpr uint64_t AlignControl(uint64_t length) { return (length + kControlAlign - 1) / kControlAlign * kControlAlign; }
+constexpr uint64_t AlignControl(uint64_t length) {
+  return (length + kControlAlign - 1) / kControlAlign * kControlAlign;
+}
 
 struct Vector {  // struct iovec
   uint64_t base = 0;
@@ -56,7 +58,8 @@ struct Vector {  // struct iovec
 
 Result<IoBuffer> MessageBuffer(Task& task, uint64_t vectors, uint64_t count) {
   if (count > kVectorsMax) return Errno(EMSGSIZE);
-  const auto raw = TRY(task.memory().CopyInArray<Vector>(UserAddr(vectors), static_cast<size_t>(count)));
+  const auto raw =
+      TRY(task.memory().CopyInArray<Vector>(UserAddr(vectors), static_cast<size_t>(count)));
   std::vector<sentry::UserRange> ranges;
   ranges.reserve(raw.size());
   uint64_t total = 0;
@@ -74,10 +77,10 @@ Result<IoBuffer> MessageBuffer(Task& task, uint64_t vectors, uint64_t count) {
 Result<void> CheckClaimedCredentials(Task& task, const PeerCredentials& claimed) {
   const auto own = task.credentials();
   const bool pid_ok = claimed.pid == task.group().id() || own->HasCapability(CAP_SYS_ADMIN);
-  const bool uid_ok = claimed.uid == own->uid || claimed.uid == own->euid || claimed.uid == own->suid ||
-                      own->HasCapability(CAP_SETUID);
-  const bool gid_ok = claimed.gid == own->gid || claimed.gid == own->egid || claimed.gid == own->sgid ||
-                      own->HasCapability(CAP_SETGID);
+  const bool uid_ok = claimed.uid == own->uid || claimed.uid == own->euid ||
+                      claimed.uid == own->suid || own->HasCapability(CAP_SETUID);
+  const bool gid_ok = claimed.gid == own->gid || claimed.gid == own->egid ||
+                      claimed.gid == own->sgid || own->HasCapability(CAP_SETGID);
   if (!pid_ok || !uid_ok || !gid_ok) return Errno(EPERM);
   return {};
 }
@@ -106,7 +109,8 @@ Result<sentry::Ancillary> ParseControl(Task& task, uint64_t control, uint64_t le
     std::memcpy(&header, rest.data(), sizeof(header));
     if (header.length < sizeof(header) || header.length > rest.size()) return Errno(EINVAL);
     const auto data = rest.first(static_cast<size_t>(header.length)).subspan(sizeof(header));
-    rest = rest.subspan(std::min<size_t>(static_cast<size_t>(AlignControl(header.length)), rest.size()));
+    rest = rest.subspan(
+        std::min<size_t>(static_cast<size_t>(AlignControl(header.length)), rest.size()));
     if (header.level != SOL_SOCKET) {
       const auto* raw = reinterpret_cast<const uint8_t*>(data.data());
       ancillary.others.push_back({header.level, header.type, {raw, raw + data.size()}});
@@ -136,11 +140,13 @@ Result<uint64_t> DoSend(Task& task, const SocketRef& socket, SendRequest& reques
                       socket->WriteDeadline(task), [&] { return socket->Send(task, request); });
   if (request.from.done() > 0 && socket->is_stream()) return uint64_t{request.from.done()};
   if (result.ok()) return static_cast<uint64_t>(result.value());
-  if (result.error() == EPIPE && socket->kind().type != SOCK_DGRAM) RaiseBrokenPipe(task, request.flags);
+  if (result.error() == EPIPE && socket->kind().type != SOCK_DGRAM)
+    RaiseBrokenPipe(task, request.flags);
   return WaitError(result.error(), timeout_ns != 0);
 }
 
-Result<uint64_t> SendOneMessage(Task& task, const SocketRef& socket, const abi::MessageHeader& header, int32_t flags) {
+Result<uint64_t> SendOneMessage(Task& task, const SocketRef& socket,
+                                const abi::MessageHeader& header, int32_t flags) {
   if (header.name_length < 0) return Errno(EINVAL);
   SocketAddress to;
   const bool has_name = header.name != 0 && header.name_length > 0;
@@ -205,7 +211,8 @@ struct ReceivedRights {
   }
 };
 
-ReceivedRights AddRightsMessage(Task& task, ControlWriter& writer, std::vector<FileRef> files, bool close_on_exec) {
+ReceivedRights AddRightsMessage(Task& task, ControlWriter& writer, std::vector<FileRef> files,
+                                bool close_on_exec) {
   ReceivedRights rights;
   if (files.empty()) return rights;
   const size_t count = std::min(files.size(), writer.RightsThatFit());
@@ -231,7 +238,8 @@ struct Received {
 // One receive, waiting as the socket and `flags` say; for MSG_WAITALL as many as fill the buffer.
 Result<Received> DoReceive(Task& task, const SocketRef& socket, IoBuffer& to, int32_t flags) {
   if (socket->is_path_only()) return Errno(EBADF);
-  const bool nonblocking = socket->nonblocking() || (flags & MSG_DONTWAIT) != 0 || (flags & MSG_ERRQUEUE) != 0;
+  const bool nonblocking =
+      socket->nonblocking() || (flags & MSG_DONTWAIT) != 0 || (flags & MSG_ERRQUEUE) != 0;
   const int64_t timeout_ns = socket->options().receive_timeout_ns;
   const Deadline deadline = socket->ReadDeadline(task);
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 && socket->is_stream();
@@ -239,8 +247,8 @@ Result<Received> DoReceive(Task& task, const SocketRef& socket, IoBuffer& to, in
   Received received;
   bool first = true;
   while (true) {
-    auto result = RetryUntilReady(task, socket->wait_queue(), sentry::kPollReadable, nonblocking, deadline,
-                                  [&] { return socket->Receive(task, request); });
+    auto result = RetryUntilReady(task, socket->wait_queue(), sentry::kPollReadable, nonblocking,
+                                  deadline, [&] { return socket->Receive(task, request); });
     if (!result.ok()) {
       if (first) return WaitError(result.error(), timeout_ns != 0);
       break;
@@ -256,15 +264,16 @@ Result<Received> DoReceive(Task& task, const SocketRef& socket, IoBuffer& to, in
       received.result.ancillary.files = std::move(files);
     }
     first = false;
-    if (!all || count == 0 || to.remaining() == 0 || !received.result.ancillary.files.empty()) break;
+    if (!all || count == 0 || to.remaining() == 0 || !received.result.ancillary.files.empty())
+      break;
   }
   const bool report_full = (flags & MSG_TRUNC) != 0 && !socket->is_stream();
   received.value = report_full ? received.result.full_bytes : received.result.bytes;
   return received;
 }
 
-Result<uint64_t> ReceiveOneMessage(Task& task, const SocketRef& socket, UserInOut<abi::MessageHeader> pointer,
-                                   int32_t flags) {
+Result<uint64_t> ReceiveOneMessage(Task& task, const SocketRef& socket,
+                                   UserInOut<abi::MessageHeader> pointer, int32_t flags) {
   abi::MessageHeader header = TRY(task.CopyIn(pointer));
   if (header.name_length < 0) return Errno(EINVAL);
   IoBuffer to = TRY(MessageBuffer(task, header.vectors, header.vector_count));
@@ -282,16 +291,19 @@ Result<uint64_t> ReceiveOneMessage(Task& task, const SocketRef& socket, UserInOu
   ReceivedRights rights = AddRightsMessage(task, control, std::move(result.ancillary.files),
                                            (flags & MSG_CMSG_CLOEXEC) != 0);
 
-  if (!control.bytes().empty()) TRY(task.memory().CopyOutExactly(UserAddr(header.control), control.bytes()));
+  if (!control.bytes().empty())
+    TRY(task.memory().CopyOutExactly(UserAddr(header.control), control.bytes()));
   if (header.name != 0) {
     const auto size = std::min(static_cast<uint32_t>(header.name_length), result.from.length);
     if (size > 0) {
-      TRY(task.memory().CopyOutExactly(UserAddr(header.name), std::as_bytes(result.from.view().first(size))));
+      TRY(task.memory().CopyOutExactly(UserAddr(header.name),
+                                       std::as_bytes(result.from.view().first(size))));
     }
     header.name_length = static_cast<int32_t>(result.from.length);
   }
   header.control_length = control.bytes().size();
-  header.flags = static_cast<uint32_t>(result.flags | (flags & MSG_CMSG_CLOEXEC) | (control.cut() ? MSG_CTRUNC : 0));
+  header.flags = static_cast<uint32_t>(result.flags | (flags & MSG_CMSG_CLOEXEC) |
+                                       (control.cut() ? MSG_CTRUNC : 0));
   TRY(task.CopyOut(pointer, header));
   rights.Install();
   return received.value;
@@ -306,18 +318,19 @@ constexpr uint64_t LengthAt(UserAddr messages, uint64_t index) {
 
 }  // namespace
 
-Result<uint64_t> Sendto(Task& task, int32_t fd, UserAddr buffer, uint64_t size, int32_t flags, UserAddr address,
-                        int32_t length) {
+Result<uint64_t> Sendto(Task& task, int32_t fd, UserAddr buffer, uint64_t size, int32_t flags,
+                        UserAddr address, int32_t length) {
   const SocketRef socket = TRY(GetSocket(task, fd));
   SocketAddress to;
   if (!address.is_null()) to = TRY(CopyInSocketAddress(task, address, length));
   IoBuffer from(task.memory(), buffer, std::min(size, kTransferMax));
-  SendRequest request{.from = from, .flags = flags, .to = address.is_null() || length == 0 ? nullptr : &to};
+  SendRequest request{
+      .from = from, .flags = flags, .to = address.is_null() || length == 0 ? nullptr : &to};
   return DoSend(task, socket, request);
 }
 
-Result<uint64_t> Recvfrom(Task& task, int32_t fd, UserAddr buffer, uint64_t size, int32_t flags, UserAddr address,
-                          UserInOut<int32_t> length) {
+Result<uint64_t> Recvfrom(Task& task, int32_t fd, UserAddr buffer, uint64_t size, int32_t flags,
+                          UserAddr address, UserInOut<int32_t> length) {
   const SocketRef socket = TRY(GetSocket(task, fd));
   IoBuffer to(task.memory(), buffer, std::min(size, kTransferMax));
   const Received received = TRY(DoReceive(task, socket, to, flags));
@@ -325,28 +338,34 @@ Result<uint64_t> Recvfrom(Task& task, int32_t fd, UserAddr buffer, uint64_t size
   return received.value;
 }
 
-Result<uint64_t> Sendmsg(Task& task, int32_t fd, UserIn<abi::MessageHeader> message, int32_t flags) {
+Result<uint64_t> Sendmsg(Task& task, int32_t fd, UserIn<abi::MessageHeader> message,
+                         int32_t flags) {
   if ((static_cast<uint32_t>(flags) & kCompatFlag) != 0) return Errno(EINVAL);
   const SocketRef socket = TRY(GetSocket(task, fd));
   return SendOneMessage(task, socket, TRY(task.CopyIn(message)), flags);
 }
 
-Result<uint64_t> Recvmsg(Task& task, int32_t fd, UserInOut<abi::MessageHeader> message, int32_t flags) {
+Result<uint64_t> Recvmsg(Task& task, int32_t fd, UserInOut<abi::MessageHeader> message,
+                         int32_t flags) {
   if ((static_cast<uint32_t>(flags) & kCompatFlag) != 0) return Errno(EINVAL);
   const SocketRef socket = TRY(GetSocket(task, fd));
   return ReceiveOneMessage(task, socket, message, flags);
 }
 
-// Both return how many messages went through, if any did: the error is found again by the next call.
-Result<uint64_t> Sendmmsg(Task& task, int32_t fd, UserAddr messages, uint32_t count, int32_t flags) {
+// Both return how many messages went through, if any did: the error is found again by the next
+// call.
+Result<uint64_t> Sendmmsg(Task& task, int32_t fd, UserAddr messages, uint32_t count,
+                          int32_t flags) {
   if ((static_cast<uint32_t>(flags) & kCompatFlag) != 0) return Errno(EINVAL);
   const SocketRef socket = TRY(GetSocket(task, fd));
   uint64_t done = 0;
   for (const uint32_t limit = std::min(count, kMessagesMax); done < limit; ++done) {
     const auto send = [&]() -> Result<void> {
-      const auto header = TRY(task.CopyIn(UserIn<abi::MessageHeader>(UserAddr(MessageAt(messages, done)))));
+      const auto header =
+          TRY(task.CopyIn(UserIn<abi::MessageHeader>(UserAddr(MessageAt(messages, done)))));
       const uint64_t sent = TRY(SendOneMessage(task, socket, header, flags));
-      return task.CopyOut(UserOut<uint32_t>(UserAddr(LengthAt(messages, done))), static_cast<uint32_t>(sent));
+      return task.CopyOut(UserOut<uint32_t>(UserAddr(LengthAt(messages, done))),
+                          static_cast<uint32_t>(sent));
     };
     const auto result = send();
     if (result.ok()) continue;
@@ -372,11 +391,13 @@ Result<uint64_t> Recvmmsg(Task& task, int32_t fd, UserAddr messages, uint32_t co
   uint64_t done = 0;
   for (const uint32_t limit = std::min(count, kMessagesMax); done < limit; ++done) {
     const bool wait_for_one = (flags & MSG_WAITFORONE) != 0;
-    const int32_t now_flags = (flags & ~MSG_WAITFORONE) | (wait_for_one && done > 0 ? MSG_DONTWAIT : 0);
+    const int32_t now_flags =
+        (flags & ~MSG_WAITFORONE) | (wait_for_one && done > 0 ? MSG_DONTWAIT : 0);
     const auto receive = [&]() -> Result<void> {
       const UserInOut<abi::MessageHeader> pointer{UserAddr(MessageAt(messages, done))};
       const uint64_t size = TRY(ReceiveOneMessage(task, socket, pointer, now_flags));
-      return task.CopyOut(UserOut<uint32_t>(UserAddr(LengthAt(messages, done))), static_cast<uint32_t>(size));
+      return task.CopyOut(UserOut<uint32_t>(UserAddr(LengthAt(messages, done))),
+                          static_cast<uint32_t>(size));
     };
     const auto result = receive();
     if (!result.ok()) {

@@ -1,5 +1,5 @@
-// splice(2), tee(2), vmsplice(2): moving bytes into and out of pipes. Pages between two pipes change hands; everything else
-// is copied once, under the pipe's lock.
+// splice(2), tee(2), vmsplice(2): moving bytes into and out of pipes. Pages between two pipes
+// change hands; everything else is copied once, under the pipe's lock.
 
 #include "syscalls/handlers/splice.h"
 
@@ -37,24 +37,31 @@ namespace {
 constexpr uint32_t kKnownFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
 constexpr uint64_t kLengthMax = 0x7ffff000;  // MAX_RW_COUNT
 
-std::shared_ptr<PipeFile> AsPipe(const FileRef& file) { return std::dynamic_pointer_cast<PipeFile>(file); }
+std::shared_ptr<PipeFile> AsPipe(const FileRef& file) {
+  return std::dynamic_pointer_cast<PipeFile>(file);
+}
 
-bool NonBlocking(const File& file, uint32_t flags) { return file.nonblocking() || (flags & SPLICE_F_NONBLOCK) != 0; }
+bool NonBlocking(const File& file, uint32_t flags) {
+  return file.nonblocking() || (flags & SPLICE_F_NONBLOCK) != 0;
+}
 
 // Sends SIGPIPE along with EPIPE, as writing to the pipe does.
 Result<size_t> WithSigpipe(Task& task, Result<size_t> result) {
   if (!result.ok() && result.error() == EPIPE) {
-    TRY(task.SendSignal(sentry::SignalInfo::FromUser(SIGPIPE, task.group().id(), task.own_credentials().uid)));
+    TRY(task.SendSignal(
+        sentry::SignalInfo::FromUser(SIGPIPE, task.group().id(), task.own_credentials().uid)));
   }
   return result;
 }
 
-Result<uint64_t> MoveBetweenPipes(Task& task, PipeFile& in, PipeFile& out, uint64_t length, uint32_t flags,
-                                  bool keep) {
+Result<uint64_t> MoveBetweenPipes(Task& task, PipeFile& in, PipeFile& out, uint64_t length,
+                                  uint32_t flags, bool keep) {
   if (in.pipe() == out.pipe()) return Errno(EINVAL);
   const bool nonblocking = NonBlocking(in, flags) || NonBlocking(out, flags);
   bool from_empty = false;
-  const auto attempt = [&] { return Pipe::Move(*in.pipe(), *out.pipe(), length, keep, &from_empty); };
+  const auto attempt = [&] {
+    return Pipe::Move(*in.pipe(), *out.pipe(), length, keep, &from_empty);
+  };
   Result<size_t> moved = attempt();
   // Waits for the one that holds it up, then looks at both again.
   while (!moved.ok() && moved.error() == EAGAIN && !nonblocking) {
@@ -65,7 +72,8 @@ Result<uint64_t> MoveBetweenPipes(Task& task, PipeFile& in, PipeFile& out, uint6
         /*nonblocking=*/false, sentry::Deadline::Never(), [&]() -> Result<size_t> {
           Result<size_t> result = attempt();
           // The other side holds it up now: leave this wait for that one.
-          if (!result.ok() && result.error() == EAGAIN && from_empty != waits_for_data) return size_t{0};
+          if (!result.ok() && result.error() == EAGAIN && from_empty != waits_for_data)
+            return size_t{0};
           return result;
         });
     if (moved.ok() && moved.value() == 0 && from_empty != waits_for_data) moved = Errno(EAGAIN);
@@ -108,8 +116,8 @@ Result<void> RefuseDirectories(File& file) {
   return {};
 }
 
-Result<uint64_t> FromPipe(Task& task, PipeFile& in, File& out, UserInOut<int64_t> out_offset, uint64_t length,
-                          uint32_t flags) {
+Result<uint64_t> FromPipe(Task& task, PipeFile& in, File& out, UserInOut<int64_t> out_offset,
+                          uint64_t length, uint32_t flags) {
   if ((out.flags() & O_APPEND) != 0) return Errno(EINVAL);
   TRY(RefuseDirectories(out));
   SplicePosition position = TRY(SplicePosition::Make(task, out, out_offset));
@@ -127,8 +135,8 @@ Result<uint64_t> FromPipe(Task& task, PipeFile& in, File& out, UserInOut<int64_t
   while (true) {
     sink_blocks = false;
     Result<size_t> moved = sentry::RetryUntilReady(
-        task, in.wait_queue(), sentry::kPollReadable, NonBlocking(in, flags), sentry::Deadline::Never(),
-        [&]() -> Result<size_t> {
+        task, in.wait_queue(), sentry::kPollReadable, NonBlocking(in, flags),
+        sentry::Deadline::Never(), [&]() -> Result<size_t> {
           const Result<size_t> result = attempt();
           if (!result.ok() && result.error() == EAGAIN && sink_blocks) return size_t{0};
           return result;
@@ -140,16 +148,17 @@ Result<uint64_t> FromPipe(Task& task, PipeFile& in, File& out, UserInOut<int64_t
     }
     if (out.nonblocking()) return Errno(EAGAIN);
     // Data is there, the other file is full.
-    TRY(sentry::RetryUntilReady(task, out.wait_queue(), sentry::kPollWritable, /*nonblocking=*/false,
-                                sentry::Deadline::Never(), [&]() -> Result<void> {
-                                  if ((out.Poll(sentry::kPollWritable) & (sentry::kPollWritable | POLLERR)) != 0) return {};
-                                  return Errno(EAGAIN);
-                                }));
+    TRY(sentry::RetryUntilReady(
+        task, out.wait_queue(), sentry::kPollWritable, /*nonblocking=*/false,
+        sentry::Deadline::Never(), [&]() -> Result<void> {
+          if ((out.Poll(sentry::kPollWritable) & (sentry::kPollWritable | POLLERR)) != 0) return {};
+          return Errno(EAGAIN);
+        }));
   }
 }
 
-Result<uint64_t> ToPipe(Task& task, File& in, UserInOut<int64_t> in_offset, PipeFile& out, uint64_t length,
-                        uint32_t flags) {
+Result<uint64_t> ToPipe(Task& task, File& in, UserInOut<int64_t> in_offset, PipeFile& out,
+                        uint64_t length, uint32_t flags) {
   TRY(RefuseDirectories(in));
   SplicePosition position = TRY(SplicePosition::Make(task, in, in_offset));
   bool source_blocks = false;
@@ -164,8 +173,8 @@ Result<uint64_t> ToPipe(Task& task, File& in, UserInOut<int64_t> in_offset, Pipe
   while (true) {
     source_blocks = false;
     const Result<size_t> moved = sentry::RetryUntilReady(
-        task, out.wait_queue(), sentry::kPollWritable, NonBlocking(out, flags), sentry::Deadline::Never(),
-        [&]() -> Result<size_t> {
+        task, out.wait_queue(), sentry::kPollWritable, NonBlocking(out, flags),
+        sentry::Deadline::Never(), [&]() -> Result<size_t> {
           const Result<size_t> result = out.pipe()->SpliceIn(length, source);
           if (!result.ok() && result.error() == EAGAIN && source_blocks) return size_t{0};
           return result;
@@ -178,7 +187,8 @@ Result<uint64_t> ToPipe(Task& task, File& in, UserInOut<int64_t> in_offset, Pipe
     if (in.nonblocking()) return Errno(EAGAIN);
     TRY(sentry::RetryUntilReady(task, in.wait_queue(), sentry::kPollReadable, /*nonblocking=*/false,
                                 sentry::Deadline::Never(), [&]() -> Result<void> {
-                                  constexpr sentry::PollMask kEnough = sentry::kPollReadable | POLLERR | POLLHUP;
+                                  constexpr sentry::PollMask kEnough =
+                                      sentry::kPollReadable | POLLERR | POLLHUP;
                                   if ((in.Poll(sentry::kPollReadable) & kEnough) != 0) return {};
                                   return Errno(EAGAIN);
                                 }));
@@ -197,7 +207,8 @@ Result<uint64_t> Splice(Task& task, int32_t in_fd, UserInOut<int64_t> in_offset,
   length = std::min(length, kLengthMax);
   const std::shared_ptr<PipeFile> in_pipe = AsPipe(in);
   const std::shared_ptr<PipeFile> out_pipe = AsPipe(out);
-  if ((in_pipe != nullptr && !in_offset.is_null()) || (out_pipe != nullptr && !out_offset.is_null())) {
+  if ((in_pipe != nullptr && !in_offset.is_null()) ||
+      (out_pipe != nullptr && !out_offset.is_null())) {
     return Errno(ESPIPE);
   }
   if (in_pipe != nullptr && out_pipe != nullptr) {
@@ -217,7 +228,8 @@ Result<uint64_t> Tee(Task& task, int32_t in_fd, int32_t out_fd, uint64_t length,
   const std::shared_ptr<PipeFile> in_pipe = AsPipe(in);
   const std::shared_ptr<PipeFile> out_pipe = AsPipe(out);
   if (in_pipe == nullptr || out_pipe == nullptr) return Errno(EINVAL);
-  return MoveBetweenPipes(task, *in_pipe, *out_pipe, std::min(length, kLengthMax), flags, /*keep=*/true);
+  return MoveBetweenPipes(task, *in_pipe, *out_pipe, std::min(length, kLengthMax), flags,
+                          /*keep=*/true);
 }
 
 Result<uint64_t> Vmsplice(Task& task, int32_t fd, UserAddr ranges, uint64_t count, uint32_t flags) {
@@ -234,7 +246,8 @@ Result<uint64_t> Vmsplice(Task& task, int32_t fd, UserAddr ranges, uint64_t coun
   std::vector<sentry::UserRange> user_ranges;
   uint64_t total = 0;
   for (const Iovec& vector : vectors) {
-    if (vector.length > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Errno(EINVAL);
+    if (vector.length > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      return Errno(EINVAL);
     const uint64_t length = std::min(vector.length, kLengthMax - total);
     total += length;
     user_ranges.push_back({UserAddr(vector.base), length});
@@ -250,7 +263,8 @@ Result<uint64_t> Vmsplice(Task& task, int32_t fd, UserAddr ranges, uint64_t coun
     return TRY(WithSigpipe(task, written));
   }
   return TRY(sentry::RetryUntilReady(task, pipe->wait_queue(), sentry::kPollReadable, nonblocking,
-                                     sentry::Deadline::Never(), [&] { return pipe->pipe()->Read(buffer); }));
+                                     sentry::Deadline::Never(),
+                                     [&] { return pipe->pipe()->Read(buffer); }));
 }
 
 }  // namespace syscalls

@@ -132,7 +132,8 @@ AbiStatx ToStatx(const Attributes& from, const Path& path) {
   return to;
 }
 
-// What stat-like calls look at: `path` at `directory_fd`, or the descriptor itself where the path is empty and may be.
+// What stat-like calls look at: `path` at `directory_fd`, or the descriptor itself where the path
+// is empty and may be.
 struct Found {
   Path path;
   Attributes attributes;
@@ -164,7 +165,8 @@ Result<void> StatfsOf(Task& task, const Path& path, UserAddr out) {
     to.id = from.id;
     to.name_bytes_max = from.name_bytes_max;
     to.fragment_size = from.block_size;
-    constexpr uint64_t kShown = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_MANDLOCK;
+    constexpr uint64_t kShown =
+        MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_MANDLOCK;
     const uint64_t mount_flags = path.mount->flags.load(std::memory_order_relaxed);
     constexpr uint64_t kValid = 0x20;  // ST_VALID
     to.flags = from.flags | kValid | (mount_flags & kShown);
@@ -185,15 +187,19 @@ Result<void> StatfsOf(Task& task, const Path& path, UserAddr out) {
 
 }  // namespace
 
-Result<void> Newfstatat(Task& task, int32_t directory_fd, UserAddr path, UserAddr out, int32_t flags) {
-  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE)) != 0) {
+Result<void> Newfstatat(Task& task, int32_t directory_fd, UserAddr path, UserAddr out,
+                        int32_t flags) {
+  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE)) !=
+      0) {
     return Errno(EINVAL);
   }
   const Found found = TRY(Look(task, directory_fd, path, flags));
   return task.CopyOut(UserOut<AbiStat>(out), ToStat(found.attributes));
 }
 
-Result<void> Stat(Task& task, UserAddr path, UserAddr out) { return Newfstatat(task, AT_FDCWD, path, out, 0); }
+Result<void> Stat(Task& task, UserAddr path, UserAddr out) {
+  return Newfstatat(task, AT_FDCWD, path, out, 0);
+}
 
 Result<void> Lstat(Task& task, UserAddr path, UserAddr out) {
   return Newfstatat(task, AT_FDCWD, path, out, AT_SYMLINK_NOFOLLOW);
@@ -204,10 +210,13 @@ Result<void> Fstat(Task& task, int32_t fd, UserAddr out) {
   return task.CopyOut(UserOut<AbiStat>(out), ToStat(TRY(file->GetAttributes())));
 }
 
-Result<void> Statx(Task& task, int32_t directory_fd, UserAddr path, int32_t flags, uint32_t mask, UserAddr out) {
+Result<void> Statx(Task& task, int32_t directory_fd, UserAddr path, int32_t flags, uint32_t mask,
+                   UserAddr out) {
   constexpr uint32_t kReserved = 0x80000000U;  // STATX__RESERVED
-  if ((mask & kReserved) != 0 || (flags & AT_STATX_SYNC_TYPE) == AT_STATX_SYNC_TYPE) return Errno(EINVAL);
-  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE)) != 0) {
+  if ((mask & kReserved) != 0 || (flags & AT_STATX_SYNC_TYPE) == AT_STATX_SYNC_TYPE)
+    return Errno(EINVAL);
+  if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE)) !=
+      0) {
     return Errno(EINVAL);
   }
   const Found found = TRY(Look(task, directory_fd, path, flags));

@@ -45,7 +45,8 @@ Result<ClockKind> ResolveCpuClock(Task& task, int32_t clock_id) {
     if (kind.thread == nullptr || &kind.thread->group() != &task.group()) return Errno(EINVAL);
   } else {
     kind.base = Base::kProcessCpu;
-    kind.group = id == 0 || id == task.tid() ? task.group_ref() : task.kernel().pids().FindGroup(id);
+    kind.group =
+        id == 0 || id == task.tid() ? task.group_ref() : task.kernel().pids().FindGroup(id);
     if (kind.group == nullptr) return Errno(EINVAL);
   }
   return kind;
@@ -58,29 +59,49 @@ Result<ClockKind> ResolveClock(Task& task, int32_t clock_id) {
   ClockKind kind;
   switch (clock_id) {
     case CLOCK_REALTIME:
-    case CLOCK_TAI: break;
-    case CLOCK_REALTIME_COARSE: kind.coarse = true; break;
-    case CLOCK_REALTIME_ALARM: kind.alarm = true; break;
+    case CLOCK_TAI:
+      break;
+    case CLOCK_REALTIME_COARSE:
+      kind.coarse = true;
+      break;
+    case CLOCK_REALTIME_ALARM:
+      kind.alarm = true;
+      break;
     case CLOCK_MONOTONIC:
-    case CLOCK_BOOTTIME: kind.base = Base::kMonotonic; break;
+    case CLOCK_BOOTTIME:
+      kind.base = Base::kMonotonic;
+      break;
     case CLOCK_MONOTONIC_RAW:
-    case CLOCK_MONOTONIC_COARSE: kind.base = Base::kMonotonic, kind.coarse = true; break;
-    case CLOCK_BOOTTIME_ALARM: kind.base = Base::kMonotonic, kind.alarm = true; break;
-    case CLOCK_PROCESS_CPUTIME_ID: kind.base = Base::kProcessCpu, kind.group = task.group_ref(); break;
-    case CLOCK_THREAD_CPUTIME_ID: kind.base = Base::kThreadCpu, kind.thread = task.shared_from_this(); break;
-    default: return Errno(EINVAL);
+    case CLOCK_MONOTONIC_COARSE:
+      kind.base = Base::kMonotonic, kind.coarse = true;
+      break;
+    case CLOCK_BOOTTIME_ALARM:
+      kind.base = Base::kMonotonic, kind.alarm = true;
+      break;
+    case CLOCK_PROCESS_CPUTIME_ID:
+      kind.base = Base::kProcessCpu, kind.group = task.group_ref();
+      break;
+    case CLOCK_THREAD_CPUTIME_ID:
+      kind.base = Base::kThreadCpu, kind.thread = task.shared_from_this();
+      break;
+    default:
+      return Errno(EINVAL);
   }
   return kind;
 }
 
 int64_t ReadClock(Task& task, const ClockKind& kind) {
   switch (kind.base) {
-    case Base::kRealtime: return task.kernel().clock().RealtimeNs();
-    case Base::kMonotonic: return task.kernel().clock().MonotonicNs();
+    case Base::kRealtime:
+      return task.kernel().clock().RealtimeNs();
+    case Base::kMonotonic:
+      return task.kernel().clock().MonotonicNs();
     case Base::kProcessCpu:
-    case Base::kThreadCpu: break;
+    case Base::kThreadCpu:
+      break;
   }
-  const sentry::ResourceUsage usage = kind.group != nullptr ? kind.group->Usage() : kind.thread->Usage();
+  const sentry::ResourceUsage usage =
+      kind.group != nullptr ? kind.group->Usage() : kind.thread->Usage();
   return kind.user_only ? usage.user_ns : usage.user_ns + usage.system_ns;
 }
 
@@ -123,7 +144,8 @@ Result<void> SleepUntilCpuTime(Task& task, const ClockKind& kind, int64_t until_
   while (true) {
     const int64_t left_ns = until_ns - ReadClock(task, kind);
     if (left_ns <= 0) return {};
-    TRY(SleepUntil(task, DeadlineAfter(task.kernel().clock(), std::max(left_ns / 4, kCpuSleepStepNs))));
+    TRY(SleepUntil(task,
+                   DeadlineAfter(task.kernel().clock(), std::max(left_ns / 4, kCpuSleepStepNs))));
   }
 }
 
@@ -135,20 +157,24 @@ struct Sleep {
 
 Result<uint64_t> SleepRestartably(Task& task, const Sleep& sleep) {
   const Result<void> slept =
-      sleep.kind.is_cpu() ? SleepUntilCpuTime(task, sleep.kind, sleep.until_ns)
-                          : SleepUntil(task, sleep.until_ns == kNsMax ? Deadline::Never() : Deadline::At(sleep.until_ns));
+      sleep.kind.is_cpu()
+          ? SleepUntilCpuTime(task, sleep.kind, sleep.until_ns)
+          : SleepUntil(task,
+                       sleep.until_ns == kNsMax ? Deadline::Never() : Deadline::At(sleep.until_ns));
   if (slept.ok()) return uint64_t{0};
   if (slept.error() != base::kRestartSys) return slept.error();
-  const int64_t now_ns = sleep.kind.is_cpu() ? ReadClock(task, sleep.kind) : task.kernel().clock().MonotonicNs();
+  const int64_t now_ns =
+      sleep.kind.is_cpu() ? ReadClock(task, sleep.kind) : task.kernel().clock().MonotonicNs();
   if (now_ns >= sleep.until_ns) return uint64_t{0};
-  if (!sleep.remaining.is_null()) TRY(task.CopyOut(sleep.remaining, ToTimespec(sleep.until_ns - now_ns)));
+  if (!sleep.remaining.is_null())
+    TRY(task.CopyOut(sleep.remaining, ToTimespec(sleep.until_ns - now_ns)));
   return task.RestartWith([sleep](Task& restarted) { return SleepRestartably(restarted, sleep); });
 }
 
 }  // namespace
 
-Result<uint64_t> ClockNanosleep(Task& task, int32_t clock_id, int32_t flags, UserIn<abi::Timespec> request,
-                                UserOut<abi::Timespec> remaining) {
+Result<uint64_t> ClockNanosleep(Task& task, int32_t clock_id, int32_t flags,
+                                UserIn<abi::Timespec> request, UserOut<abi::Timespec> remaining) {
   const ClockKind kind = TRY(ResolveClock(task, clock_id));
   if (kind.coarse) return Errno(EOPNOTSUPP);
   if (clock_id == CLOCK_THREAD_CPUTIME_ID) return Errno(EOPNOTSUPP);
@@ -163,13 +189,15 @@ Result<uint64_t> ClockNanosleep(Task& task, int32_t clock_id, int32_t flags, Use
     if (__builtin_add_overflow(until_ns, ns, &until_ns)) until_ns = kNsMax;
     return SleepRestartably(task, {kind, until_ns, remaining});
   }
-  const Result<void> slept = kind.is_cpu() ? SleepUntilCpuTime(task, kind, ns)
-                                           : SleepUntil(task, DeadlineAt(task.kernel().clock(), clock_id, ns));
+  const Result<void> slept =
+      kind.is_cpu() ? SleepUntilCpuTime(task, kind, ns)
+                    : SleepUntil(task, DeadlineAt(task.kernel().clock(), clock_id, ns));
   if (slept.ok()) return uint64_t{0};
   return slept.error() == base::kRestartSys ? base::kRestartNoHand : slept.error();
 }
 
-Result<uint64_t> Nanosleep(Task& task, UserIn<abi::Timespec> request, UserOut<abi::Timespec> remaining) {
+Result<uint64_t> Nanosleep(Task& task, UserIn<abi::Timespec> request,
+                           UserOut<abi::Timespec> remaining) {
   return ClockNanosleep(task, CLOCK_MONOTONIC, 0, request, remaining);
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 int64_t Saturated(int64_t seconds, int64_t ns) {
   int64_t total = 0;
-  if (__builtin_mul_overflow(seconds, kNsPerSecond, &total) || __builtin_add_overflow(total, ns, &total)) return kNsMax;
+  if (__builtin_mul_overflow(seconds, kNsPerSecond, &total) ||
+      __builtin_add_overflow(total, ns, &total))
+    return kNsMax;
   return total;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// Times as guests write them, and as the sentry counts them: nanoseconds in 64 bits, cut at the largest.
+// Times as guests write them, and as the sentry counts them: nanoseconds in 64 bits, cut at the
+// largest.
 
 #include <time.h>
 
@@ -34,6 +35,7 @@ sentry::Deadline DeadlineAfter(const sentry::Clock& clock, int64_t ns);
 sentry::Deadline DeadlineAt(const sentry::Clock& clock, clockid_t clock_id, int64_t ns);
 
 // A relative time-out that may be absent: never, if `timeout` is null. EFAULT, EINVAL.
-base::Result<sentry::Deadline> RelativeDeadline(sentry::Task& task, base::UserIn<abi::Timespec> timeout);
+base::Result<sentry::Deadline> RelativeDeadline(sentry::Task& task,
+                                                base::UserIn<abi::Timespec> timeout);
 
 }  // namespace syscalls

@@ -24,7 +24,8 @@ using sentry::TimerFile;
 namespace {
 
 Result<std::shared_ptr<TimerFile>> GetTimer(Task& task, int32_t fd) {
-  std::shared_ptr<TimerFile> timer = std::dynamic_pointer_cast<TimerFile>(TRY(task.fds().GetForIo(fd)));
+  std::shared_ptr<TimerFile> timer =
+      std::dynamic_pointer_cast<TimerFile>(TRY(task.fds().GetForIo(fd)));
   if (timer == nullptr) return Errno(EINVAL);
   return timer;
 }
@@ -38,11 +39,13 @@ abi::Itimerspec ToItimerspec(const TimerFile::Setting& setting) {
 Result<int32_t> TimerfdCreate(Task& task, int32_t clock_id, int32_t flags) {
   if ((flags & ~(TFD_CLOEXEC | TFD_NONBLOCK)) != 0) return Errno(EINVAL);
   const bool alarm = clock_id == CLOCK_REALTIME_ALARM || clock_id == CLOCK_BOOTTIME_ALARM;
-  if (clock_id != CLOCK_REALTIME && clock_id != CLOCK_MONOTONIC && clock_id != CLOCK_BOOTTIME && !alarm) {
+  if (clock_id != CLOCK_REALTIME && clock_id != CLOCK_MONOTONIC && clock_id != CLOCK_BOOTTIME &&
+      !alarm) {
     return Errno(EINVAL);
   }
   if (alarm && !task.own_credentials().HasCapability(CAP_WAKE_ALARM)) return Errno(EPERM);
-  auto file = std::make_shared<TimerFile>(task, clock_id, static_cast<uint32_t>(flags & O_NONBLOCK));
+  auto file =
+      std::make_shared<TimerFile>(task, clock_id, static_cast<uint32_t>(flags & O_NONBLOCK));
   return task.InstallFile(std::move(file), (flags & TFD_CLOEXEC) != 0);
 }
 

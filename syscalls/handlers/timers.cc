@@ -42,7 +42,8 @@ abi::Itimerval ToItimerval(const ProcessTimers::Interval& interval) {
   abi::Itimerval value;
   value.it_interval = ToTimeval(interval.interval_ns);
   // What is armed must not look disarmed.
-  value.it_value = ToTimeval(interval.value_ns == 0 ? 0 : std::max<int64_t>(interval.value_ns, 1000));
+  value.it_value =
+      ToTimeval(interval.value_ns == 0 ? 0 : std::max<int64_t>(interval.value_ns, 1000));
   return value;
 }
 
@@ -86,10 +87,15 @@ namespace {
 Result<void> SetClock(Task& task, int32_t clock_id, Options& options) {
   const ClockKind kind = TRY(ResolveClock(task, clock_id));
   if (kind.coarse) return Errno(EOPNOTSUPP);
-  if (kind.alarm) return Errno(task.own_credentials().HasCapability(CAP_WAKE_ALARM) ? EOPNOTSUPP : EPERM);
+  if (kind.alarm)
+    return Errno(task.own_credentials().HasCapability(CAP_WAKE_ALARM) ? EOPNOTSUPP : EPERM);
   switch (kind.base) {
-    case ClockKind::Base::kRealtime: options.base = Options::Base::kRealtime; break;
-    case ClockKind::Base::kMonotonic: options.base = Options::Base::kMonotonic; break;
+    case ClockKind::Base::kRealtime:
+      options.base = Options::Base::kRealtime;
+      break;
+    case ClockKind::Base::kMonotonic:
+      options.base = Options::Base::kMonotonic;
+      break;
     case ClockKind::Base::kProcessCpu:
       if (kind.group != task.group_ref()) return Errno(EINVAL);
       options.base = Options::Base::kProcessCpu;
@@ -104,16 +110,20 @@ Result<void> SetClock(Task& task, int32_t clock_id, Options& options) {
 
 Result<void> SetEvent(Task& task, const abi::Sigevent& event, Options& options) {
   switch (event.sigev_notify) {
-    case SIGEV_NONE: options.notify = false; break;
+    case SIGEV_NONE:
+      options.notify = false;
+      break;
     case SIGEV_SIGNAL:
-    case SIGEV_THREAD: break;
+    case SIGEV_THREAD:
+      break;
     case SIGEV_THREAD_ID: {
       const sentry::TaskRef target = task.kernel().pids().FindTask(event.sigev_notify_thread_id);
       if (target == nullptr || &target->group() != &task.group()) return Errno(EINVAL);
       options.target_tid = target->tid();
       break;
     }
-    default: return Errno(EINVAL);
+    default:
+      return Errno(EINVAL);
   }
   if (options.notify && !sentry::IsValidSignal(event.sigev_signo)) return Errno(EINVAL);
   options.signal = event.sigev_signo;
@@ -123,7 +133,8 @@ Result<void> SetEvent(Task& task, const abi::Sigevent& event, Options& options) 
 
 }  // namespace
 
-Result<void> TimerCreate(Task& task, int32_t clock_id, UserIn<abi::Sigevent> event, UserOut<int32_t> id) {
+Result<void> TimerCreate(Task& task, int32_t clock_id, UserIn<abi::Sigevent> event,
+                         UserOut<int32_t> id) {
   Options options;
   options.signal = SIGALRM;
   TRY(SetClock(task, clock_id, options));
@@ -142,7 +153,8 @@ Result<void> TimerSettime(Task& task, int32_t id, int32_t flags, UserIn<abi::Iti
   ProcessTimers::Interval interval;
   interval.interval_ns = TRY(ToNs(value.it_interval));
   interval.value_ns = TRY(ToNs(value.it_value));
-  const ProcessTimers::Interval old = TRY(TRY(TimersOf(task))->SetTime(id, interval, (flags & TIMER_ABSTIME) != 0));
+  const ProcessTimers::Interval old =
+      TRY(TRY(TimersOf(task))->SetTime(id, interval, (flags & TIMER_ABSTIME) != 0));
   if (old_setting.is_null()) return {};
   return task.CopyOut(old_setting, ToItimerspec(old));
 }

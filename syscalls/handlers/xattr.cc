@@ -56,7 +56,8 @@ Result<void> MayAccess(Task& task, const Path& path, std::string_view name, bool
     if (inode.type() != S_IFREG && inode.type() != S_IFDIR) return Errno(write ? EPERM : ENODATA);
     if (write && inode.type() == S_IFDIR) {
       const sentry::Attributes attributes = TRY(inode.GetAttributes());
-      if ((attributes.mode & S_ISVTX) != 0 && attributes.uid != who.fsuid && !who.HasCapability(CAP_FOWNER)) {
+      if ((attributes.mode & S_ISVTX) != 0 && attributes.uid != who.fsuid &&
+          !who.HasCapability(CAP_FOWNER)) {
         return Errno(EPERM);
       }
     }
@@ -75,7 +76,8 @@ Result<Path> PathOf(Task& task, int32_t fd) {
   return file->path();
 }
 
-Result<void> Set(Task& task, Result<Path> where, UserAddr name_addr, UserAddr value, uint64_t size, int32_t flags) {
+Result<void> Set(Task& task, Result<Path> where, UserAddr name_addr, UserAddr value, uint64_t size,
+                 int32_t flags) {
   const Path path = TRY(std::move(where));
   if ((flags & ~(XATTR_CREATE | XATTR_REPLACE)) != 0) return Errno(EINVAL);
   const std::string name = TRY(CopyInName(task, name_addr));
@@ -95,7 +97,8 @@ Result<uint64_t> CopyOutSized(Task& task, UserAddr to, uint64_t size, std::strin
   return uint64_t{text.size()};
 }
 
-Result<uint64_t> Get(Task& task, Result<Path> where, UserAddr name_addr, UserAddr value, uint64_t size) {
+Result<uint64_t> Get(Task& task, Result<Path> where, UserAddr name_addr, UserAddr value,
+                     uint64_t size) {
   const Path path = TRY(std::move(where));
   const std::string name = TRY(CopyInName(task, name_addr));
   TRY(MayAccess(task, path, name, false));
@@ -125,20 +128,24 @@ Result<void> Remove(Task& task, Result<Path> where, UserAddr name_addr) {
 
 }  // namespace
 
-Result<void> Setxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size, int32_t flags) {
+Result<void> Setxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size,
+                      int32_t flags) {
   return Set(task, PathOf(task, path, true), name, value, size, flags);
 }
-Result<void> Lsetxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size, int32_t flags) {
+Result<void> Lsetxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size,
+                       int32_t flags) {
   return Set(task, PathOf(task, path, false), name, value, size, flags);
 }
-Result<void> Fsetxattr(Task& task, int32_t fd, UserAddr name, UserAddr value, uint64_t size, int32_t flags) {
+Result<void> Fsetxattr(Task& task, int32_t fd, UserAddr name, UserAddr value, uint64_t size,
+                       int32_t flags) {
   return Set(task, PathOf(task, fd), name, value, size, flags);
 }
 
 Result<uint64_t> Getxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size) {
   return Get(task, PathOf(task, path, true), name, value, size);
 }
-Result<uint64_t> Lgetxattr(Task& task, UserAddr path, UserAddr name, UserAddr value, uint64_t size) {
+Result<uint64_t> Lgetxattr(Task& task, UserAddr path, UserAddr name, UserAddr value,
+                           uint64_t size) {
   return Get(task, PathOf(task, path, false), name, value, size);
 }
 Result<uint64_t> Fgetxattr(Task& task, int32_t fd, UserAddr name, UserAddr value, uint64_t size) {
@@ -161,6 +168,8 @@ Result<void> Removexattr(Task& task, UserAddr path, UserAddr name) {
 Result<void> Lremovexattr(Task& task, UserAddr path, UserAddr name) {
   return Remove(task, PathOf(task, path, false), name);
 }
-Result<void> Fremovexattr(Task& task, int32_t fd, UserAddr name) { return Remove(task, PathOf(task, fd), name); }
+Result<void> Fremovexattr(Task& task, int32_t fd, UserAddr name) {
+  return Remove(task, PathOf(task, fd), name);
+}
 
 }  // namespace syscalls

@@ -1,10 +1,12 @@
-// The costs of system calls and processes as a program sees them: one line "name nanoseconds" each. Runs natively and
-// inside the sandbox; test/bench/compare puts the two side by side.
+// The costs of system calls and processes as a program sees them: one line "name nanoseconds" each.
+// Runs natively and inside the sandbox; test/bench/compare puts the two side by side.
 //
-// Each figure is the least of several batches: what the operation costs when nothing else disturbs it. Operations
-// that hand over between threads or processes report the median batch, since there the scheduler is part of the cost.
+// Each figure is the least of several batches: what the operation costs when nothing else disturbs
+// it. Operations that hand over between threads or processes report the median batch, since there
+// the scheduler is part of the cost.
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -28,8 +30,6 @@
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <linux/futex.h>
 
 namespace {
 
@@ -107,7 +107,8 @@ void Files() {
   std::vector<char> large(1 << 20);
   const int source = open("/tmp/bench.d/large", O_RDWR | O_CREAT | O_TRUNC, 0600);
   Must(write(source, large.data(), large.size()) == 1 << 20, "write 1 MiB");
-  Loop("read_1m", 200, [&] { Must(pread(source, large.data(), large.size(), 0) == 1 << 20, "pread 1 MiB"); });
+  Loop("read_1m", 200,
+       [&] { Must(pread(source, large.data(), large.size(), 0) == 1 << 20, "pread 1 MiB"); });
   const int event = eventfd(1, 0);
   const int poller = epoll_create1(0);
   epoll_event interest{};
@@ -130,7 +131,8 @@ void PingPong() {
   close(there[0]);
   Measure("pipe_pingpong", 2000, Pick::kMedian, [&](int count) {
     char byte = 0;
-    for (int i = 0; i < count; ++i) Must(write(there[1], &byte, 1) == 1 && read(back[0], &byte, 1) == 1, "ping");
+    for (int i = 0; i < count; ++i)
+      Must(write(there[1], &byte, 1) == 1 && read(back[0], &byte, 1) == 1, "ping");
   });
   close(there[1]);
   waitpid(child, nullptr, 0);
@@ -139,13 +141,16 @@ void PingPong() {
   static std::atomic<uint32_t> turn{0};
   static std::atomic<bool> stop{false};
   pthread_t thread;
-  auto wait = [](uint32_t value) { syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0); };
+  auto wait = [](uint32_t value) {
+    syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+  };
   auto wake = [] { syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0); };
   pthread_create(
       &thread, nullptr,
       [](void*) -> void* {
         while (true) {
-          while (turn.load() == 0) syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, 0, nullptr, nullptr, 0);
+          while (turn.load() == 0)
+            syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, 0, nullptr, nullptr, 0);
           if (stop.load()) return nullptr;
           turn.store(0);
           syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
@@ -167,14 +172,16 @@ void PingPong() {
 
 void Memory() {
   Loop("mmap_touch_munmap_64k", 1000, [] {
-    char* area = static_cast<char*>(mmap(nullptr, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* area = static_cast<char*>(
+        mmap(nullptr, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     Must(area != MAP_FAILED, "mmap");
     for (int i = 0; i < 65536; i += 4096) area[i] = 1;
     munmap(area, 65536);
   });
   Measure("fault_4k", 8192, Pick::kLeast, [](int count) {
     const size_t bytes = static_cast<size_t>(count) * 4096;
-    char* area = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* area = static_cast<char*>(
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     Must(area != MAP_FAILED, "mmap");
     for (size_t i = 0; i < bytes; i += 4096) area[i] = 1;
     munmap(area, bytes);
@@ -188,7 +195,9 @@ void Processes(const char* self) {
   Measure("thread_create_join", 300, Pick::kMedian, [](int count) {
     for (int i = 0; i < count; ++i) {
       pthread_t thread;
-      Must(pthread_create(&thread, nullptr, [](void*) -> void* { return nullptr; }, nullptr) == 0, "pthread_create");
+      Must(pthread_create(
+               &thread, nullptr, [](void*) -> void* { return nullptr; }, nullptr) == 0,
+           "pthread_create");
       pthread_join(thread, nullptr);
     }
   });

@@ -1,5 +1,5 @@
-// What the platforms cost: a system call's round trip (alone, and with several guest threads at once), a fault,
-// mapping, and a new address space.
+// What the platforms cost: a system call's round trip (alone, and with several guest threads at
+// once), a fault, mapping, and a new address space.
 //
 // Google Benchmark's real time is what counts: half the work happens in other processes.
 

@@ -1,8 +1,8 @@
-// execve of a hostile file: whatever its bytes are, the loader refuses it or fills an address space, and the address space
-// gives everything back.
+// execve of a hostile file: whatever its bytes are, the loader refuses it or fills an address
+// space, and the address space gives everything back.
 //
-// The input is the program; where it names an interpreter or is a script, the input is that too. So one file
-// exercises all three parsers.
+// The input is the program; where it names an interpreter or is a script, the input is that too. So
+// one file exercises all three parsers.
 
 #include <cstddef>
 #include <cstdint>

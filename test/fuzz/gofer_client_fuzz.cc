@@ -1,5 +1,6 @@
-// What a hostile gofer can answer: the first byte chooses what the client asks, the rest is the response as
-// it stands in the shared memory (with the right id put in, lest every input end there).
+// What a hostile gofer can answer: the first byte chooses what the client asks, the rest is the
+// response as it stands in the shared memory (with the right id put in, lest every input end
+// there).
 
 #include <fcntl.h>
 #include <sys/socket.h>

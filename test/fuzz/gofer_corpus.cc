@@ -1,4 +1,5 @@
-// Writes seed inputs for the two gofer fuzzers: one of each kind of message, and a few conversations.
+// Writes seed inputs for the two gofer fuzzers: one of each kind of message, and a few
+// conversations.
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -50,10 +51,9 @@ const std::vector<std::pair<const char*, std::vector<RequestBody>>> kConversatio
      {gofer::MakeRequest{1, "n", 4, S_IFREG | 0644, 0, 0, {}, true, O_RDWR},
       gofer::MakeRequest{1, "d", 5, S_IFDIR | 0755, 0, 0, {}, false, 0},
       gofer::MakeRequest{5, "s", 6, S_IFLNK | 0777, 0, 0, "/etc", false, 0},
-      gofer::WalkRequest{5, {{"s", 0}, {"x", 0}}, false, 0},
-      gofer::LinkRequest{4, 5, "h"}, gofer::RenameRequest{5, "h", 1, "h", 1},
-      gofer::RenameRequest{1, "h", 1, "n", 2}, gofer::UnlinkRequest{5, "s", 0},
-      gofer::UnlinkRequest{1, "d", AT_REMOVEDIR}}},
+      gofer::WalkRequest{5, {{"s", 0}, {"x", 0}}, false, 0}, gofer::LinkRequest{4, 5, "h"},
+      gofer::RenameRequest{5, "h", 1, "h", 1}, gofer::RenameRequest{1, "h", 1, "n", 2},
+      gofer::UnlinkRequest{5, "s", 0}, gofer::UnlinkRequest{1, "d", AT_REMOVEDIR}}},
     {"attributes",
      {gofer::SetAttrRequest{3, gofer::kSetAll, 0600, 0, 0, 100, {1, 2}, {3, 4}},
       gofer::StatFsRequest{1}, gofer::FsyncRequest{3, gofer::SyncScope::kData}}},

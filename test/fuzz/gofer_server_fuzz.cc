@@ -1,5 +1,6 @@
-// What a hostile sentry can send: a sequence of messages, each a 16-bit length and bytes, to a session on a
-// small scratch tree. Besides not crashing: nothing outside of the tree may be donated.
+// What a hostile sentry can send: a sequence of messages, each a 16-bit length and bytes, to a
+// session on a small scratch tree. Besides not crashing: nothing outside of the tree may be
+// donated.
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -31,8 +32,8 @@ constexpr size_t kMessagesMax = 64;
 class Scratch {
  public:
   Scratch() {
-    std::string pattern = access("/dev/shm", W_OK) == 0 ? "/dev/shm/gofer_fuzz.XXXXXX"
-                                                        : "/tmp/gofer_fuzz.XXXXXX";
+    std::string pattern =
+        access("/dev/shm", W_OK) == 0 ? "/dev/shm/gofer_fuzz.XXXXXX" : "/tmp/gofer_fuzz.XXXXXX";
     if (mkdtemp(pattern.data()) == nullptr) Fail("no scratch directory");
     path_ = pattern;
   }
@@ -71,7 +72,8 @@ void CheckDonation(int fd, const std::string& tree) {
     Fail("a donated descriptor from outside the tree");
   }
   struct stat status;
-  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) Fail("a donation that is no regular file");
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+    Fail("a donation that is no regular file");
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Runs a fuzz target over files and directories of inputs, once each: what a build without libFuzzer
-// links in its place. Each input is also tried cut short and with single bytes changed, which is a
-// poor man's mutation, the same on every run.
+// Runs a fuzz target over files and directories of inputs, once each: what a build without
+// libFuzzer links in its place. Each input is also tried cut short and with single bytes changed,
+// which is a poor man's mutation, the same on every run.
 
 #include <cstdint>
 #include <cstdio>

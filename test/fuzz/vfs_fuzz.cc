@@ -1,5 +1,6 @@
-// Sequences of calls on names, decoded from the input, made on a tmpfs and on an overlay whose lower layer was made by the first part
-// of the same sequence. The two must answer alike, call by call, and look alike at the end: the overlay's layers must not show.
+// Sequences of calls on names, decoded from the input, made on a tmpfs and on an overlay whose
+// lower layer was made by the first part of the same sequence. The two must answer alike, call by
+// call, and look alike at the end: the overlay's layers must not show.
 
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -40,7 +41,8 @@ class Input {
     std::string path;
     const uint8_t shape = Byte();
     const uint8_t names = Byte();
-    for (int i = 0; i <= shape % 3; ++i) path += std::string("/") + kNames[(names >> (i * 3)) & (i == 2 ? 3 : 7)];
+    for (int i = 0; i <= shape % 3; ++i)
+      path += std::string("/") + kNames[(names >> (i * 3)) & (i == 2 ? 3 : 7)];
     if ((shape & 0xc0) == 0xc0) path += '/';
     return path;
   }
@@ -74,7 +76,9 @@ Result<void> WriteByte(sentry::Inode& inode, uint64_t offset, uint8_t value) {
 // A tree of its own, with calls that give errno values.
 class Tree {
  public:
-  explicit Tree(sentry::FileSystemRef root) { CHECK(vfs_.MountRoot(std::move(root), "none", 0).ok()); }
+  explicit Tree(sentry::FileSystemRef root) {
+    CHECK(vfs_.MountRoot(std::move(root), "none", 0).ok());
+  }
 
   int Call(uint8_t what, const std::string& path, const std::string& other, uint8_t extra) {
     const sentry::Caller caller = vfs_.KernelCaller();
@@ -97,7 +101,8 @@ class Tree {
         return Code(vfs_.RemoveDirectory(caller, {}, path));
       case 8:
       case 9:
-        return Code(vfs_.Rename(caller, {}, path, {}, other, extra % 4 == 0 ? RENAME_NOREPLACE : 0));
+        return Code(
+            vfs_.Rename(caller, {}, path, {}, other, extra % 4 == 0 ? RENAME_NOREPLACE : 0));
       case 10:
         return Code(vfs_.Rename(caller, {}, path, {}, other, RENAME_EXCHANGE));
       case 11: {
@@ -113,7 +118,8 @@ class Tree {
   // Everything there is, as text by path.
   std::map<std::string, std::string> Dump() {
     std::map<std::string, std::string> dump;
-    std::map<uint64_t, std::string> first_names;  // Inode numbers differ: a link shows as the name seen first.
+    std::map<uint64_t, std::string>
+        first_names;  // Inode numbers differ: a link shows as the name seen first.
     Describe(vfs_.root().dentry->inode(), "", &dump, &first_names);
     return dump;
   }
@@ -136,10 +142,12 @@ class Tree {
     return Code(vfs_.SetAttributes(caller, found.value(), changes));
   }
 
-  void Describe(const sentry::InodeRef& inode, const std::string& path, std::map<std::string, std::string>* dump,
+  void Describe(const sentry::InodeRef& inode, const std::string& path,
+                std::map<std::string, std::string>* dump,
                 std::map<uint64_t, std::string>* first_names) {
     const sentry::Attributes attributes = inode->GetAttributes().value();
-    std::string text = std::to_string(attributes.mode) + " links " + std::to_string(attributes.nlink);
+    std::string text =
+        std::to_string(attributes.mode) + " links " + std::to_string(attributes.nlink);
     const auto [first, is_first] = first_names->try_emplace(attributes.inode, path);
     if (!is_first) text += " is " + first->second;
     if (inode->type() == S_IFLNK) text += " to " + inode->ReadLink().value();
@@ -147,18 +155,23 @@ class Tree {
       std::vector<std::byte> content(attributes.size);
       CHECK(inode->ReadContent(0, content).value() == content.size());
       text += " size " + std::to_string(content.size()) + ":";
-      for (const std::byte byte : content) text += static_cast<char>('0' + std::to_integer<int>(byte) % 64);
+      for (const std::byte byte : content)
+        text += static_cast<char>('0' + std::to_integer<int>(byte) % 64);
     }
     CHECK(dump->emplace(path, text).second);  // A name is listed once.
     if (inode->type() != S_IFDIR) return;
     std::vector<std::string> names;
     uint64_t offset = 0;
-    CHECK(inode->ReadEntries(&offset, [&](const sentry::DirectoryEntry& entry) {
-      names.emplace_back(entry.name);
-      return true;
-    }).ok());
+    CHECK(inode
+              ->ReadEntries(&offset,
+                            [&](const sentry::DirectoryEntry& entry) {
+                              names.emplace_back(entry.name);
+                              return true;
+                            })
+              .ok());
     std::sort(names.begin(), names.end());
-    for (const std::string& name : names) Describe(inode->Lookup(name).value(), path + "/" + name, dump, first_names);
+    for (const std::string& name : names)
+      Describe(inode->Lookup(name).value(), path + "/" + name, dump, first_names);
   }
 
   sentry::Vfs vfs_;
@@ -167,7 +180,8 @@ class Tree {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const std::unique_ptr<platform::MemoryPool> pool = platform::MemoryPool::Create(uint64_t{1} << 36).value();
+  static const std::unique_ptr<platform::MemoryPool> pool =
+      platform::MemoryPool::Create(uint64_t{1} << 36).value();
   static const sentry::HostClock clock;
   Input input(data, size);
   const auto plain_files = sentry::Tmpfs::Create(*pool, clock, {});
@@ -186,7 +200,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Tree lower(lower_files);
     run(lower, input.Byte());
   }
-  const auto overlay = sentry::Overlay::Create(lower_files, sentry::Tmpfs::Create(*pool, clock, {}));
+  const auto overlay =
+      sentry::Overlay::Create(lower_files, sentry::Tmpfs::Create(*pool, clock, {}));
   Tree layered(overlay.value());
   CHECK(plain.Dump() == layered.Dump());
   run(layered, kCallsMax);

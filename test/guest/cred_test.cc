@@ -1,4 +1,5 @@
-// Credentials: ids, groups, capabilities, securebits, no_new_privs. Cases that need root run only then.
+// Credentials: ids, groups, capabilities, securebits, no_new_privs. Cases that need root run only
+// then.
 
 #include <grp.h>
 #include <linux/capability.h>
@@ -53,7 +54,9 @@ int InChild(Body body) {
 }
 
 // System calls, not libc's: those change all threads and hide errors.
-long SetResUid(uid_t real, uid_t effective, uid_t saved) { return syscall(SYS_setresuid, real, effective, saved); }
+long SetResUid(uid_t real, uid_t effective, uid_t saved) {
+  return syscall(SYS_setresuid, real, effective, saved);
+}
 
 bool MayChangeIds() {
   Capabilities now{};
@@ -174,7 +177,8 @@ TEST_CASE("ambient capabilities live within permitted and inheritable ones", "[c
           Get(&now);
           now.inheritable = 0;
           if (Set(now) != 0) return 1;
-          if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0) != -1 || errno != EPERM) return 2;
+          if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0) != -1 || errno != EPERM)
+            return 2;
           now.inheritable = 1U << CAP_SETUID;
           if (Set(now) != 0) return 3;
           if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0) != 0) return 4;

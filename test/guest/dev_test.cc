@@ -19,7 +19,9 @@ namespace {
 
 struct Device {
   int fd;
-  explicit Device(const char* path, int flags = O_RDWR) : fd(open(path, flags)) { REQUIRE(fd >= 0); }
+  explicit Device(const char* path, int flags = O_RDWR) : fd(open(path, flags)) {
+    REQUIRE(fd >= 0);
+  }
   ~Device() { close(fd); }
 };
 

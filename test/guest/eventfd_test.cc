@@ -119,7 +119,7 @@ TEST_CASE("anonymous files say what they are", "[eventfd][proc]") {
   const std::string name = "/proc/self/fd/" + std::to_string(static_cast<int>(event));
   REQUIRE(readlink(name.c_str(), link.data(), link.size() - 1) > 0);
   CHECK(std::string(link.data()) == "anon_inode:[eventfd]");
-  struct stat status {};
+  struct stat status{};
   CHECK(fstat(event, &status) == 0);
   CHECK((status.st_mode & 0777) == 0600);
   CHECK(fcntl(event, F_GETFL) == O_RDWR);
@@ -169,7 +169,8 @@ TEST_CASE("a timerfd takes absolute times, also past ones", "[timerfd]") {
   clock_gettime(CLOCK_REALTIME, &setting.it_value);
   setting.it_value.tv_sec -= 10;
   setting.it_interval.tv_sec = 1;
-  REQUIRE(timerfd_settime(timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &setting, nullptr) == 0);
+  REQUIRE(timerfd_settime(timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &setting, nullptr) ==
+          0);
   const int64_t count = Get(timer);
   CHECK(count >= 10);
   CHECK(count <= 12);

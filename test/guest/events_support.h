@@ -92,7 +92,7 @@ class CountSignals {
  public:
   explicit CountSignals(int signal, int flags = 0) : signal_(signal) {
     g_signals = 0;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) { g_signals = g_signals + 1; };
     action.sa_flags = flags;
     sigaction(signal, &action, &old_);
@@ -103,7 +103,7 @@ class CountSignals {
 
  private:
   int signal_;
-  struct sigaction old_ {};
+  struct sigaction old_{};
 };
 
 // Sends `signal` to the calling process after `ms`, once or until it is destroyed.

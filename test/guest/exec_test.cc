@@ -1,5 +1,6 @@
-// execve: what stays, what goes, what is refused. The program runs itself again: main() is Catch2's, so the second life is told by an
-// environment variable that a constructor looks at before main.
+// execve: what stays, what goes, what is refused. The program runs itself again: main() is
+// Catch2's, so the second life is told by an environment variable that a constructor looks at
+// before main.
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -114,7 +115,9 @@ int ExecError(const char* path) {
   return errno;
 }
 
-TEST_CASE("execve starts another program in the same process", "[exec]") { CHECK(RunAgain("exit7") == 7); }
+TEST_CASE("execve starts another program in the same process", "[exec]") {
+  CHECK(RunAgain("exit7") == 7);
+}
 
 TEST_CASE("handlers are reset, ignored signals and the mask stay", "[exec][signal]") {
   CHECK(RunAgain("signals", [] {

@@ -104,7 +104,8 @@ TEST_CASE("two writers with O_APPEND lose nothing", "[file]") {
   waitpid(child, nullptr, 0);
   const std::string text = Content("f");
   REQUIRE(text.size() == 100000);
-  for (size_t at = 0; at < text.size(); at += 100) CHECK(text.substr(at, 100) == std::string(100, text[at]));
+  for (size_t at = 0; at < text.size(); at += 100)
+    CHECK(text.substr(at, 100) == std::string(100, text[at]));
 }
 
 TEST_CASE("vectors are gathered and scattered", "[file]") {
@@ -131,7 +132,8 @@ TEST_CASE("vectors are gathered and scattered", "[file]") {
 TEST_CASE("a buffer that faults half way gives a short count", "[file]") {
   const Scratch scratch;
   const Fd fd = Open("f", O_CREAT | O_RDWR);
-  char* pages = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  char* pages = static_cast<char*>(
+      mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(munmap(pages + 4096, 4096) == 0);
   CHECK(write(fd, std::string(4096, 'x').data(), 4096) == 4096);
   CHECK(pread(fd, pages + 4000, 200, 0) == 96);
@@ -312,7 +314,8 @@ TEST_CASE("a mapping beyond the end of its file raises SIGBUS", "[file]") {
   REQUIRE(ftruncate(fd, 8192) == 0);
   const pid_t child = fork();
   if (child == 0) {
-    volatile char* map = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    volatile char* map =
+        static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
     map[4096] = 1;
     if (ftruncate(fd, 4096) != 0) _exit(1);
     map[0] = 1;
@@ -340,7 +343,7 @@ TEST_CASE("an unlinked file lives as long as it is open", "[file]") {
   Make("f", "data");
   const Fd fd = Open("f", O_RDWR);
   CHECK(unlink("f") == 0);
-  struct stat status {};
+  struct stat status{};
   CHECK(fstat(fd, &status) == 0);
   CHECK(status.st_nlink == 0);
   char buffer[8] = {};
@@ -357,7 +360,7 @@ TEST_CASE("writing takes set-user-id away from the unprivileged", "[file]") {
           const int fd = open("f", O_CREAT | O_RDWR, 0755);
           if (fchmod(fd, 06755) != 0) return 1;
           if (write(fd, "x", 1) != 1) return 2;
-          struct stat status {};
+          struct stat status{};
           if (fstat(fd, &status) != 0) return 3;
           return (status.st_mode & 07777) == 0755 ? 0 : 4;
         }) == 0);

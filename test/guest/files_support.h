@@ -78,19 +78,20 @@ inline std::string Content(const std::string& path) {
   const Fd fd = Open(path, O_RDONLY);
   std::string text;
   char buffer[4096];
-  for (ssize_t got = read(fd, buffer, sizeof(buffer)); got > 0; got = read(fd, buffer, sizeof(buffer))) {
+  for (ssize_t got = read(fd, buffer, sizeof(buffer)); got > 0;
+       got = read(fd, buffer, sizeof(buffer))) {
     text.append(buffer, static_cast<size_t>(got));
   }
   return text;
 }
 
 inline bool Exists(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   return lstat(path.c_str(), &status) == 0;
 }
 
 inline struct stat Stat(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   INFO("lstat " << path);
   REQUIRE(lstat(path.c_str(), &status) == 0);
   return status;
@@ -110,7 +111,9 @@ int InChild(Body&& body) {
 template <typename Body>
 int AsUser(uid_t uid, Body&& body) {
   return InChild([&] {
-    if (setgroups(0, nullptr) != 0 || setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0) return 120;
+    if (setgroups(0, nullptr) != 0 || setresgid(uid, uid, uid) != 0 ||
+        setresuid(uid, uid, uid) != 0)
+      return 120;
     return body();
   });
 }

@@ -21,11 +21,12 @@ namespace {
 using test::Child;
 using Word = std::atomic<uint32_t>;
 
-long Futex(Word* word, int operation, uint32_t value, const timespec* timeout = nullptr, Word* word2 = nullptr,
-           uint32_t value3 = 0) {
+long Futex(Word* word, int operation, uint32_t value, const timespec* timeout = nullptr,
+           Word* word2 = nullptr, uint32_t value3 = 0) {
   return syscall(SYS_futex, word, operation, value, timeout, word2, value3);
 }
-long FutexCounts(Word* word, int operation, uint32_t count, uint64_t count2, Word* word2, uint32_t value3 = 0) {
+long FutexCounts(Word* word, int operation, uint32_t count, uint64_t count2, Word* word2,
+                 uint32_t value3 = 0) {
   return syscall(SYS_futex, word, operation, count, count2, word2, value3);
 }
 uint32_t Tid() { return static_cast<uint32_t>(syscall(SYS_gettid)); }
@@ -35,7 +36,8 @@ struct Waiters {
   Waiters(int count, Word& word, uint32_t value, uint32_t bitset = ~0U) {
     for (int i = 0; i < count; ++i) {
       threads.emplace_back([this, &word, value, bitset] {
-        while (Futex(&word, FUTEX_WAIT_BITSET_PRIVATE, value, nullptr, nullptr, bitset) != 0 && errno == EINTR) {
+        while (Futex(&word, FUTEX_WAIT_BITSET_PRIVATE, value, nullptr, nullptr, bitset) != 0 &&
+               errno == EINTR) {
         }
         ++back;
       });
@@ -78,7 +80,8 @@ TEST_CASE("an absolute time-out on either clock ends a wait", "[futex]") {
   CHECK(Futex(&word, FUTEX_WAIT_BITSET_PRIVATE, 0, &until, nullptr, ~0U) == -1);
   CHECK(errno == ETIMEDOUT);
   clock_gettime(CLOCK_REALTIME, &until);
-  CHECK(Futex(&word, FUTEX_WAIT_BITSET_PRIVATE | FUTEX_CLOCK_REALTIME, 0, &until, nullptr, ~0U) == -1);
+  CHECK(Futex(&word, FUTEX_WAIT_BITSET_PRIVATE | FUTEX_CLOCK_REALTIME, 0, &until, nullptr, ~0U) ==
+        -1);
   CHECK(errno == ETIMEDOUT);
 }
 
@@ -199,7 +202,8 @@ TEST_CASE("waitv says which word was woken", "[futex]") {
     uint64_t val, uaddr;
     uint32_t flags, reserved;
   } entries[3];
-  for (size_t i = 0; i < 3; ++i) entries[i] = {i + 1, reinterpret_cast<uint64_t>(&words[i]), 2 | 128, 0};
+  for (size_t i = 0; i < 3; ++i)
+    entries[i] = {i + 1, reinterpret_cast<uint64_t>(&words[i]), 2 | 128, 0};
   std::thread waker([&] {
     test::SleepMs(50);
     Futex(&words[1], FUTEX_WAKE_PRIVATE, 1);

@@ -130,7 +130,8 @@ TEST_CASE("the end of a TCP stream arrives after its bytes", "[inet][tcp]") {
   char buffer[8];
   CHECK(recv(tcp.client, buffer, sizeof(buffer), 0) == 3);
   CHECK(recv(tcp.client, buffer, sizeof(buffer), 0) == 0);
-  CHECK((Poll(tcp.client, POLLIN | POLLOUT | POLLRDHUP) & (POLLIN | POLLRDHUP | POLLHUP)) == (POLLIN | POLLRDHUP));
+  CHECK((Poll(tcp.client, POLLIN | POLLOUT | POLLRDHUP) & (POLLIN | POLLRDHUP | POLLHUP)) ==
+        (POLLIN | POLLRDHUP));
   // The first bytes go out; their answer is a reset, which the next ones meet.
   CHECK(send(tcp.client, "x", 1, MSG_NOSIGNAL) == 1);
   usleep(10000);
@@ -419,7 +420,8 @@ TEST_CASE("the loopback interface is known by name, index and address", "[inet][
     if (std::string(entry->ifa_name) != "lo" || entry->ifa_addr == nullptr) continue;
     if (entry->ifa_addr->sa_family != AF_INET) continue;
     found = true;
-    CHECK(reinterpret_cast<const sockaddr_in*>(entry->ifa_addr)->sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+    CHECK(reinterpret_cast<const sockaddr_in*>(entry->ifa_addr)->sin_addr.s_addr ==
+          htonl(INADDR_LOOPBACK));
     CHECK((entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == (IFF_UP | IFF_LOOPBACK));
   }
   CHECK(found);

@@ -43,7 +43,8 @@ std::vector<Event> Events(int fd) {
   for (ssize_t at = 0; at < bytes;) {
     inotify_event header{};
     std::memcpy(&header, buffer + at, sizeof(header));
-    events.push_back({header.wd, header.mask, header.cookie, header.len > 0 ? buffer + at + sizeof(header) : ""});
+    events.push_back({header.wd, header.mask, header.cookie,
+                      header.len > 0 ? buffer + at + sizeof(header) : ""});
     at += static_cast<ssize_t>(sizeof(header) + header.len);
   }
   return events;
@@ -59,7 +60,8 @@ void WriteFile(const std::string& name) {
 TEST_CASE("creation, change and removal in a directory are told", "[inotify]") {
   const Directory directory;
   const Fd inotify(inotify_init1(IN_NONBLOCK));
-  const int watch = inotify_add_watch(inotify, directory.path.c_str(), IN_CREATE | IN_MODIFY | IN_CLOSE_WRITE | IN_DELETE);
+  const int watch = inotify_add_watch(inotify, directory.path.c_str(),
+                                      IN_CREATE | IN_MODIFY | IN_CLOSE_WRITE | IN_DELETE);
   REQUIRE(watch == 1);
   WriteFile(directory.path + "/one");
   mkdir((directory.path + "/sub").c_str(), 0700);
@@ -99,7 +101,9 @@ TEST_CASE("a watched file tells of itself and of its end", "[inotify]") {
   const std::string name = directory.path + "/file";
   WriteFile(name);
   const Fd inotify(inotify_init1(IN_NONBLOCK));
-  REQUIRE(inotify_add_watch(inotify, name.c_str(), IN_OPEN | IN_ACCESS | IN_CLOSE_NOWRITE | IN_ATTRIB | IN_DELETE_SELF) > 0);
+  REQUIRE(inotify_add_watch(inotify, name.c_str(),
+                            IN_OPEN | IN_ACCESS | IN_CLOSE_NOWRITE | IN_ATTRIB | IN_DELETE_SELF) >
+          0);
   {
     const Fd file(open(name.c_str(), O_RDONLY));
     char byte = 0;
@@ -111,7 +115,8 @@ TEST_CASE("a watched file tells of itself and of its end", "[inotify]") {
   std::vector<uint32_t> masks;
   for (const Event& event : events) masks.push_back(event.mask);
   // The change of the link count is one with the chmod before it.
-  CHECK(masks == std::vector<uint32_t>{IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE, IN_ATTRIB, IN_DELETE_SELF, IN_IGNORED});
+  CHECK(masks == std::vector<uint32_t>{IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE, IN_ATTRIB,
+                                       IN_DELETE_SELF, IN_IGNORED});
 }
 
 TEST_CASE("the same event twice in a row is told once", "[inotify]") {
@@ -148,7 +153,8 @@ TEST_CASE("watches are set, joined, refused and removed", "[inotify]") {
   CHECK(inotify_add_watch(0, directory.path.c_str(), IN_CREATE) == -1);
   CHECK(errno == EINVAL);
   WriteFile(directory.path + "/plain");
-  CHECK(inotify_add_watch(inotify, (directory.path + "/plain").c_str(), IN_CREATE | IN_ONLYDIR) == -1);
+  CHECK(inotify_add_watch(inotify, (directory.path + "/plain").c_str(), IN_CREATE | IN_ONLYDIR) ==
+        -1);
   CHECK(errno == ENOTDIR);
   CHECK(inotify_init1(1) == -1);
   CHECK(errno == EINVAL);
@@ -189,7 +195,7 @@ TEST_CASE("a memfd is a file without a name", "[memfd]") {
   REQUIRE(memory >= 0);
   CHECK(fcntl(memory, F_GETFD) == FD_CLOEXEC);
   CHECK(ftruncate(memory, 8192) == 0);
-  struct stat status {};
+  struct stat status{};
   REQUIRE(fstat(memory, &status) == 0);
   CHECK(S_ISREG(status.st_mode));
   CHECK(status.st_size == 8192);
@@ -202,7 +208,8 @@ TEST_CASE("a memfd is a file without a name", "[memfd]") {
   CHECK(std::strcmp(text, "shared") == 0);
   munmap(page, 8192);
   char link[64] = {};
-  CHECK(readlink(("/proc/self/fd/" + std::to_string(static_cast<int>(memory))).c_str(), link, 63) > 0);
+  CHECK(readlink(("/proc/self/fd/" + std::to_string(static_cast<int>(memory))).c_str(), link, 63) >
+        0);
   CHECK(std::string(link) == "/memfd:thing (deleted)");
 }
 

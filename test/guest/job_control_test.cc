@@ -112,7 +112,9 @@ TEST_CASE("a signal to a group reaches all of it", "[job_control]") {
           if (kill(0, SIGUSR1) != 0) return 1;
           for (const pid_t child : children) {
             int status = 0;
-            if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || WTERMSIG(status) != SIGUSR1) return 2;
+            if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) ||
+                WTERMSIG(status) != SIGUSR1)
+              return 2;
           }
           return 0;
         }) == 0);

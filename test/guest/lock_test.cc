@@ -15,8 +15,9 @@ using test::Make;
 using test::Open;
 using test::Scratch;
 
-long Lock(int fd, int command, short type, off_t start, off_t length, struct flock* result = nullptr) {
-  struct flock lock {};
+long Lock(int fd, int command, short type, off_t start, off_t length,
+          struct flock* result = nullptr) {
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = start;
@@ -36,7 +37,7 @@ TEST_CASE("another process cannot take a locked range", "[lock]") {
           if (Lock(other, F_SETLK, F_RDLCK, 19, 1) != -EAGAIN) return 1;
           if (Lock(other, F_SETLK, F_RDLCK, 20, 1) != 0) return 2;
           if (Lock(other, F_SETLK, F_WRLCK, 0, 10) != 0) return 3;
-          struct flock found {};
+          struct flock found{};
           if (Lock(other, F_GETLK, F_WRLCK, 0, 0, &found) != 0) return 4;
           if (found.l_type != F_WRLCK || found.l_start != 10 || found.l_len != 10) return 5;
           return found.l_pid == self ? 0 : 6;
@@ -89,7 +90,7 @@ TEST_CASE("descriptions own their locks", "[lock]") {
   Fd b = Open("f", O_RDWR);
   CHECK(Lock(a, F_OFD_SETLK, F_WRLCK, 0, 10) == 0);
   CHECK(Lock(b, F_OFD_SETLK, F_RDLCK, 5, 1) == -EAGAIN);
-  struct flock found {};
+  struct flock found{};
   CHECK(Lock(b, F_OFD_GETLK, F_WRLCK, 0, 0, &found) == 0);
   CHECK(found.l_pid == -1);
   CHECK(Lock(b, F_SETLK, F_WRLCK, 0, 1) == -EAGAIN);
@@ -154,7 +155,7 @@ TEST_CASE("a signal interrupts a waiting lock", "[lock]") {
   const Fd fd = Open("f", O_CREAT | O_RDWR);
   REQUIRE(Lock(fd, F_SETLK, F_WRLCK, 0, 0) == 0);
   CHECK(InChild([] {
-          struct sigaction action {};
+          struct sigaction action{};
           action.sa_handler = [](int) {};
           sigaction(SIGALRM, &action, nullptr);
           const int other = open("f", O_RDWR);

@@ -93,7 +93,8 @@ TEST_CASE("mremap refuses", "[memory]") {
   CHECK(ErrorOf(mremap(map.at, kPage, kPage, MREMAP_FIXED, map.page(2))) == EINVAL);
   CHECK(ErrorOf(mremap(map.at, 0, kPage, MREMAP_MAYMOVE)) == EINVAL);
   CHECK(ErrorOf(mremap(map.at, kPage, 2 * kPage, 0)) == ENOMEM);
-  CHECK(ErrorOf(mremap(map.at, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, map.page(1))) == EINVAL);
+  CHECK(ErrorOf(mremap(map.at, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, map.page(1))) ==
+        EINVAL);
   munmap(map.page(2), kPage);
   CHECK(ErrorOf(mremap(map.page(2), kPage, 2 * kPage, MREMAP_MAYMOVE)) == EFAULT);
   CHECK(ErrorOf(mremap(map.page(1), 3 * kPage, 4 * kPage, MREMAP_MAYMOVE)) == EFAULT);
@@ -114,7 +115,8 @@ TEST_CASE("mremap grows, shrinks and moves with its bytes", "[memory]") {
   moved[599 * kPage] = 9;
   Map target(2 * kPage);
   target[0] = 77;
-  REQUIRE(mremap(moved + kPage, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, target.page(1)) == target.page(1));
+  REQUIRE(mremap(moved + kPage, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, target.page(1)) ==
+          target.page(1));
   CHECK(target[0] == 77);
   CHECK(target[kPage] == 2);
   CHECK(LoadFails(moved + kPage) == -SIGSEGV);
@@ -252,7 +254,8 @@ TEST_CASE("mlock counts against its limit, unless privileged", "[memory][limits]
     if (mlock(map.at, 4 * kPage) != 0) return 3;
     Map more(2 * kPage);
     if (ErrorOf(mlock(more.at, kPage)) != ENOMEM) return 4;
-    if (ErrorOf(mmap(nullptr, kPage, PROT_READ, kAnonymous | MAP_LOCKED, -1, 0)) != EAGAIN) return 5;
+    if (ErrorOf(mmap(nullptr, kPage, PROT_READ, kAnonymous | MAP_LOCKED, -1, 0)) != EAGAIN)
+      return 5;
     if (ErrorOf(mlockall(MCL_CURRENT)) != ENOMEM) return 6;
     munlockall();
     limit = {0, 0};
@@ -279,7 +282,8 @@ TEST_CASE("mincore refuses, and tells untouched from touched", "[memory]") {
 }
 
 TEST_CASE("memory policy on one node", "[memory][numa]") {
-  const auto get = [](int* mode, unsigned long* mask, unsigned long bits, void* at, unsigned long flags) {
+  const auto get = [](int* mode, unsigned long* mask, unsigned long bits, void* at,
+                      unsigned long flags) {
     return syscall(SYS_get_mempolicy, mode, mask, bits, at, flags);
   };
   int mode = -1;

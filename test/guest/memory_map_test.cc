@@ -29,8 +29,10 @@ TEST_CASE("mmap refuses", "[memory]") {
   CHECK(ErrorOf(MapAt(nullptr, size_t{1} << 47, kAnonymous)) == ENOMEM);
   CHECK(ErrorOf(MapAt(nullptr, kPage, MAP_ANONYMOUS)) == EINVAL);
   CHECK(ErrorOf(MapAt(nullptr, kPage, MAP_ANONYMOUS | MAP_SHARED_VALIDATE)) == EINVAL);
-  CHECK(ErrorOf(MapAt(reinterpret_cast<void*>(0x70000001), kPage, kAnonymous | MAP_FIXED)) == EINVAL);
-  CHECK(ErrorOf(MapAt(reinterpret_cast<void*>(0x7ffffffff000), kPage, kAnonymous | MAP_FIXED)) == ENOMEM);
+  CHECK(ErrorOf(MapAt(reinterpret_cast<void*>(0x70000001), kPage, kAnonymous | MAP_FIXED)) ==
+        EINVAL);
+  CHECK(ErrorOf(MapAt(reinterpret_cast<void*>(0x7ffffffff000), kPage, kAnonymous | MAP_FIXED)) ==
+        ENOMEM);
   CHECK(ErrorOf(MapAt(nullptr, kPage, MAP_PRIVATE)) == EBADF);
   CHECK(syscall(SYS_mmap, 0, kPage, PROT_READ, kAnonymous, -1, 1) == -1);
   CHECK(errno == EINVAL);
@@ -49,7 +51,8 @@ TEST_CASE("mmap of a file obeys how it was opened", "[memory]") {
   CHECK(ErrorOf(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, both, 1)) == EINVAL);
   CHECK(ErrorOf(mmap(nullptr, kPage, PROT_READ, 0, both, 0)) == EINVAL);
   CHECK(ErrorOf(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_GROWSDOWN, both, 0)) == EINVAL);
-  CHECK(ErrorOf(mmap(nullptr, kPage, PROT_READ, MAP_SHARED_VALIDATE | (1 << 25), both, 0)) == EOPNOTSUPP);
+  CHECK(ErrorOf(mmap(nullptr, kPage, PROT_READ, MAP_SHARED_VALIDATE | (1 << 25), both, 0)) ==
+        EOPNOTSUPP);
   Map shared(kPage, PROT_READ, MAP_SHARED, reader);
   CHECK(ErrorOf(mprotect(shared.at, kPage, kReadWrite)) == EACCES);
   Map own(kPage, kReadWrite, MAP_PRIVATE, reader);
@@ -251,7 +254,8 @@ TEST_CASE("an arena opened page by page stays whole", "[memory]") {
 TEST_CASE("many areas are possible, more than the limit are not", "[memory]") {
   const int result = RunChild([] {
     constexpr size_t kPages = 140000;
-    auto* at = static_cast<uint8_t*>(mmap(nullptr, kPages * kPage, PROT_NONE, kAnonymous | MAP_NORESERVE, -1, 0));
+    auto* at = static_cast<uint8_t*>(
+        mmap(nullptr, kPages * kPage, PROT_NONE, kAnonymous | MAP_NORESERVE, -1, 0));
     if (at == MAP_FAILED) return 1;
     size_t page = 0;
     while (page < kPages && mprotect(at + page * kPage, kPage, PROT_READ) == 0) page += 2;

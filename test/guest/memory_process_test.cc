@@ -1,5 +1,5 @@
-// Memory between processes and threads: fork and copy on write, shared memory, stacks, other processes' memory,
-// barriers, and the time that needs no system call.
+// Memory between processes and threads: fork and copy on write, shared memory, stacks, other
+// processes' memory, barriers, and the time that needs no system call.
 
 #include <elf.h>
 #include <linux/membarrier.h>
@@ -78,16 +78,16 @@ TEST_CASE("a fork while other threads write gives a whole copy", "[memory][fork]
   int bad = 0;
   for (int round = 0; round < 20; round++) {
     bad += RunChild([&] {
-      // Written in order, so they never rise.
-      uint64_t previous = ~uint64_t{0};
-      for (size_t page = 0; page < 32; page++) {
-        const uint64_t value = *reinterpret_cast<volatile uint64_t*>(map.page(page));
-        if (value > previous) return 1;
-        previous = value;
-      }
-      const uint64_t first = *reinterpret_cast<volatile uint64_t*>(map.page(0));
-      return first - previous <= 1 ? 0 : 1;
-    }) != 0;
+             // Written in order, so they never rise.
+             uint64_t previous = ~uint64_t{0};
+             for (size_t page = 0; page < 32; page++) {
+               const uint64_t value = *reinterpret_cast<volatile uint64_t*>(map.page(page));
+               if (value > previous) return 1;
+               previous = value;
+             }
+             const uint64_t first = *reinterpret_cast<volatile uint64_t*>(map.page(0));
+             return first - previous <= 1 ? 0 : 1;
+           }) != 0;
   }
   stop = true;
   writer.join();
@@ -130,8 +130,9 @@ TEST_CASE("a MAP_GROWSDOWN area grows, for system calls too", "[memory][stack]")
   Map room(2048 * kPage, PROT_NONE);
   uint8_t* top = room.page(2048);
   munmap(room.at, room.size);
-  auto* area = static_cast<uint8_t*>(mmap(top - 2 * kPage, 2 * kPage, kReadWrite,
-                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED, -1, 0));
+  auto* area =
+      static_cast<uint8_t*>(mmap(top - 2 * kPage, 2 * kPage, kReadWrite,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED, -1, 0));
   REQUIRE(area == top - 2 * kPage);
   *(top - 3 * kPage) = 1;
   CHECK(*(top - 3 * kPage) == 1);
@@ -158,7 +159,8 @@ TEST_CASE("threads fault on the same fresh pages", "[memory][threads]") {
 TEST_CASE("munmap takes memory from running threads", "[memory][threads]") {
   const int result = RunChild([] {
     static std::atomic<uint8_t*> shared{nullptr};
-    shared = static_cast<uint8_t*>(mmap(nullptr, kPage, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    shared =
+        static_cast<uint8_t*>(mmap(nullptr, kPage, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     std::thread user([] {
       while (true) *static_cast<volatile uint8_t*>(shared.load()) = 1;
     });
@@ -216,7 +218,8 @@ TEST_CASE("membarrier orders memory between threads", "[memory][threads]") {
   CHECK(ErrorOf(syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 1, 0)) == EINVAL);
   CHECK(ErrorOf(syscall(SYS_membarrier, 1 << 20, 0, 0)) == EINVAL);
   CHECK(RunChild([] {
-          if (ErrorOf(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) != EPERM) return 1;
+          if (ErrorOf(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) != EPERM)
+            return 1;
           return 0;
         }) == 0);
   REQUIRE(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0);

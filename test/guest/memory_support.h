@@ -1,6 +1,7 @@
 #pragma once
 
-// What the memory tests share: temporary files, children whose end is looked at, mappings that go away.
+// What the memory tests share: temporary files, children whose end is looked at, mappings that go
+// away.
 
 #include <fcntl.h>
 #include <signal.h>
@@ -62,8 +63,8 @@ struct TemporaryFile {
   int fd = -1;
 };
 
-// How a child that runs `body` ends: its exit status, or minus the signal. The child has default signal actions: Catch2's
-// handlers would turn a fault into a report.
+// How a child that runs `body` ends: its exit status, or minus the signal. The child has default
+// signal actions: Catch2's handlers would turn a fault into a report.
 template <typename Body>
 int RunChild(Body body) {
   const pid_t child = fork();

@@ -90,7 +90,7 @@ TEST_CASE("flags of the ends are as asked", "[pipe]") {
   CHECK((fcntl(ends.reader, F_GETFD) & FD_CLOEXEC) != 0);
   CHECK(fcntl(ends.reader, F_GETFL) == (O_RDONLY | O_NONBLOCK));
   CHECK(fcntl(ends.writer, F_GETFL) == (O_WRONLY | O_NONBLOCK));
-  struct stat status {};
+  struct stat status{};
   REQUIRE(fstat(ends.reader, &status) == 0);
   CHECK(S_ISFIFO(status.st_mode));
   CHECK((status.st_mode & 0777) == 0600);

@@ -24,7 +24,8 @@ using test::PipeFds;
 
 TEST_CASE("poll looks at each descriptor by itself", "[poll]") {
   PipeFds ends;
-  pollfd entries[] = {{ends.reader, POLLIN, 7}, {ends.writer, POLLOUT, 0}, {-5, POLLIN, 7}, {999, POLLIN, 0}};
+  pollfd entries[] = {
+      {ends.reader, POLLIN, 7}, {ends.writer, POLLOUT, 0}, {-5, POLLIN, 7}, {999, POLLIN, 0}};
   CHECK(poll(entries, 4, 0) == 2);
   CHECK(entries[0].revents == 0);
   CHECK(entries[1].revents == POLLOUT);

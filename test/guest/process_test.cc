@@ -42,7 +42,8 @@ int InChild(Body body) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-long RawClone(unsigned long flags, void* stack, int* parent_tid, int* child_tid, unsigned long tls) {
+long RawClone(unsigned long flags, void* stack, int* parent_tid, int* child_tid,
+              unsigned long tls) {
   return syscall(SYS_clone, flags, stack, parent_tid, child_tid, tls);
 }
 
@@ -88,7 +89,8 @@ TEST_CASE("vfork's parent goes on when the child calls execve", "[process]") {
   REQUIRE(child > 0);
   kill(child, SIGKILL);
   const int status = WaitStatus(child);
-  CHECK(((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (WIFEXITED(status) && WEXITSTATUS(status) != 99)));
+  CHECK(((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) ||
+         (WIFEXITED(status) && WEXITSTATUS(status) != 99)));
 }
 
 TEST_CASE("a signal to vfork's parent waits for the child", "[process]") {
@@ -115,7 +117,8 @@ TEST_CASE("clone writes thread ids where it is asked to", "[process][clone]") {
   int parent_tid = 0;
   auto* child_tid = static_cast<int*>(
       mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  const long child = RawClone(CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD, nullptr, &parent_tid, child_tid, 0);
+  const long child = RawClone(CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD, nullptr,
+                              &parent_tid, child_tid, 0);
   if (child == 0) _exit(*child_tid == getpid() ? 0 : 1);
   CHECK(parent_tid == child);
   CHECK(WaitStatus(static_cast<pid_t>(child)) == 0);
@@ -124,8 +127,9 @@ TEST_CASE("clone writes thread ids where it is asked to", "[process][clone]") {
 }
 
 TEST_CASE("clone refuses flags that contradict each other", "[process][clone]") {
-  const unsigned long flags = GENERATE(CLONE_THREAD | 0UL, CLONE_SIGHAND | 0UL, CLONE_THREAD | CLONE_SIGHAND | 0UL,
-                                       CLONE_FS | CLONE_NEWNS | 0UL);
+  const unsigned long flags =
+      GENERATE(CLONE_THREAD | 0UL, CLONE_SIGHAND | 0UL, CLONE_THREAD | CLONE_SIGHAND | 0UL,
+               CLONE_FS | CLONE_NEWNS | 0UL);
   CAPTURE(flags);
   CHECK(RawClone(flags, nullptr, nullptr, nullptr, 0) == -1);
   CHECK(errno == EINVAL);
@@ -398,7 +402,8 @@ TEST_CASE("set_tid_address' word is cleared and woken when a thread leaves", "[p
   thread.detach();
   timespec limit{5, 0};
   while (word.load() != 0) {
-    if (syscall(SYS_futex, &word, FUTEX_WAIT, 1, &limit, nullptr, 0) == -1 && errno == ETIMEDOUT) break;
+    if (syscall(SYS_futex, &word, FUTEX_WAIT, 1, &limit, nullptr, 0) == -1 && errno == ETIMEDOUT)
+      break;
   }
   CHECK(word.load() == 0);
 }

@@ -28,7 +28,7 @@ TEST_CASE("stat tells type, size and links", "[stat]") {
   CHECK(Stat("f").st_nlink == 1);
   CHECK(Stat("d").st_mode == (S_IFDIR | 0750));
   CHECK(S_ISLNK(Stat("s").st_mode));
-  struct stat followed {};
+  struct stat followed{};
   CHECK(stat("s", &followed) == 0);
   CHECK(followed.st_ino == Stat("f").st_ino);
   CHECK(Code(stat("x", &followed)) == -ENOENT);
@@ -43,7 +43,7 @@ TEST_CASE("stat tells type, size and links", "[stat]") {
 TEST_CASE("statx tells the same, and which it knows", "[stat]") {
   const Scratch scratch;
   Make("f", "12345");
-  struct statx out {};
+  struct statx out{};
   CHECK(statx(AT_FDCWD, "f", 0, STATX_ALL, &out) == 0);
   CHECK((out.stx_mask & STATX_BASIC_STATS) == STATX_BASIC_STATS);
   CHECK(out.stx_size == 5);
@@ -99,7 +99,9 @@ TEST_CASE("a set-group-id directory passes its group on", "[stat]") {
   REQUIRE(chown("d", 0, 50) == 0);
   REQUIRE(chmod("d", 02777) == 0);
   REQUIRE(chmod(".", 0755) == 0);
-  CHECK(test::AsUser(1000, [] { return mkdir("d/sub", 0755) == 0 && close(creat("d/f", 0644)) == 0 ? 0 : 1; }) == 0);
+  CHECK(test::AsUser(1000, [] {
+          return mkdir("d/sub", 0755) == 0 && close(creat("d/f", 0644)) == 0 ? 0 : 1;
+        }) == 0);
   CHECK(Stat("d/sub").st_gid == 50);
   CHECK((Stat("d/sub").st_mode & S_ISGID) != 0);
   CHECK(Stat("d/f").st_gid == 50);
@@ -182,8 +184,8 @@ TEST_CASE("a directory counts its subdirectories", "[stat]") {
 TEST_CASE("statfs knows its file system", "[stat]") {
   const Scratch scratch;
   Make("f");
-  struct statfs by_path {};
-  struct statfs by_fd {};
+  struct statfs by_path{};
+  struct statfs by_fd{};
   CHECK(statfs("f", &by_path) == 0);
   const Fd fd = Open("f", O_RDONLY);
   CHECK(fstatfs(fd, &by_fd) == 0);

@@ -36,9 +36,9 @@ void Burn(int64_t ns) {
 }  // namespace
 
 TEST_CASE("every clock goes forward and has a resolution", "[time]") {
-  const clockid_t clock = GENERATE(CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE,
-                                   CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID,
-                                   CLOCK_THREAD_CPUTIME_ID);
+  const clockid_t clock = GENERATE(CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW,
+                                   CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME,
+                                   CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID);
   CAPTURE(clock);
   const int64_t first = Read(clock);
   CHECK(first >= 0);

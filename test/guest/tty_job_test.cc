@@ -21,7 +21,8 @@ void DefaultSignals() {
   for (const int signal_number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) signal(signal_number, SIG_DFL);
 }
 
-// Runs `program` as the leader of a new session with a new terminal; returns its wait status. `drive` works the master meanwhile.
+// Runs `program` as the leader of a new session with a new terminal; returns its wait status.
+// `drive` works the master meanwhile.
 template <typename Program, typename Drive>
 int InSession(Program&& program, Drive&& drive) {
   const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);

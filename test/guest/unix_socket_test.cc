@@ -63,7 +63,9 @@ Address AbstractAddress(const std::string& name) {
   return address;
 }
 
-std::string UniqueName(const char* what) { return std::string("ravelin.") + what + "." + std::to_string(getpid()); }
+std::string UniqueName(const char* what) {
+  return std::string("ravelin.") + what + "." + std::to_string(getpid());
+}
 
 short Poll(int fd, short events) {
   pollfd polled = {fd, events, 0};
@@ -111,7 +113,8 @@ Received Receive(int socket_fd, size_t text_room, size_t control_room, int flags
   if (received.count < 0) return received;
   received.flags = message.msg_flags;
   received.text.assign(text.data(), std::min(text_room, static_cast<size_t>(received.count)));
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_type == SCM_RIGHTS) {
       const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
       received.fds.resize(count);

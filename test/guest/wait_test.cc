@@ -281,7 +281,8 @@ TEST_CASE("a child's CPU time is added when it is waited for", "[wait]") {
   REQUIRE(wait4(child, &status, 0, &usage) == child);
   getrusage(RUSAGE_CHILDREN, &after);
   const auto used = [](const rusage& r) {
-    return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+    return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec +
+           r.ru_stime.tv_usec;
   };
   CHECK(used(usage) > 5000);
   CHECK(used(after) - used(before) >= used(usage) - 1000);

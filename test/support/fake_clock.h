@@ -1,6 +1,7 @@
 #pragma once
 
-// Time that goes only when a test says so, and a timer service on it whose callbacks run inside Advance.
+// Time that goes only when a test says so, and a timer service on it whose callbacks run inside
+// Advance.
 
 #include <cstdint>
 #include <functional>

@@ -1,8 +1,8 @@
 #pragma once
 
-// A platform without guest code, for unit tests of the sentry. Address spaces record what is mapped; a "guest access" looks
-// the address up there and reads or writes the host descriptor, as a CPU would through page tables. Contexts
-// run a script.
+// A platform without guest code, for unit tests of the sentry. Address spaces record what is
+// mapped; a "guest access" looks the address up there and reads or writes the host descriptor, as a
+// CPU would through page tables. Contexts run a script.
 
 #include <sys/mman.h>
 
@@ -97,7 +97,8 @@ class FakePlatform final : public platform::Platform {
  public:
   static constexpr uint64_t kAddressMin = 0x10000;
   static constexpr uint64_t kAddressMax = 0x7fff'ff00'0000;
-  // What a context's Switch does: changes registers and reports an event; nullopt: wait for an interrupt.
+  // What a context's Switch does: changes registers and reports an event; nullopt: wait for an
+  // interrupt.
   using Script = std::function<std::optional<platform::Event>(
       platform::Context&, platform::AddressSpace&, platform::Registers&)>;
 

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 #include "sentry/fs/tmpfs/tmpfs.h"
-#include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/task_clone.h"
 
 namespace test {
 namespace {
@@ -30,7 +30,8 @@ TestTask::TestTask() {
   pool_ = std::move(pool).value();
   sentry::KernelOptions options;
   options.memory_bytes = uint64_t{1} << 30;
-  kernel_ = std::make_unique<sentry::Kernel>(platform_, *pool_, dispatcher_, clock_, random_, options);
+  kernel_ =
+      std::make_unique<sentry::Kernel>(platform_, *pool_, dispatcher_, clock_, random_, options);
   auto root = sentry::Tmpfs::Create(*pool_, clock_, {});
   RAVELIN_CHECK(kernel_->vfs().MountRoot(root, "none", 0).ok());
   auto init = kernel_->MakeProcess({}, true);

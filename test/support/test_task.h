@@ -1,7 +1,8 @@
 #pragma once
 
-// A task without guest code: a kernel on the fake platform, and system calls made through the dispatcher as the guest's
-// registers would make them. The task has no host thread of its own: the test's thread is it.
+// A task without guest code: a kernel on the fake platform, and system calls made through the
+// dispatcher as the guest's registers would make them. The task has no host thread of its own: the
+// test's thread is it.
 
 #include <array>
 #include <cstddef>
@@ -22,8 +23,8 @@
 
 namespace test {
 
-// Process 2, a child of a process 1 that never runs, alone in its session; root, with all capabilities; the working
-// directory is the root of an empty tmpfs.
+// Process 2, a child of a process 1 that never runs, alone in its session; root, with all
+// capabilities; the working directory is the root of an empty tmpfs.
 class TestTask {
  public:
   // One page that may be read and written; the page after it is not mapped.
@@ -71,7 +72,8 @@ class TestTask {
   sentry::Kernel& kernel() { return *kernel_; }
   sentry::FdTable& fds() { return task_->fds(); }
   FakePlatform& platform() { return platform_; }
-  // A further thread of the task's process / a child process with memory of its own (the pages copied); without a host thread.
+  // A further thread of the task's process / a child process with memory of its own (the pages
+  // copied); without a host thread.
   sentry::TaskRef MakeThread();
   sentry::TaskRef MakeChild();
   // Ends a task made by the two above.

@@ -24,8 +24,8 @@ using base::Result;
 
 namespace {
 
-constexpr uint32_t kInotifyInstancesMax = 128;   // /proc/sys/fs/inotify/max_user_instances
-constexpr uint32_t kInotifyWatchesMax = 65536;   // /proc/sys/fs/inotify/max_user_watches
+constexpr uint32_t kInotifyInstancesMax = 128;  // /proc/sys/fs/inotify/max_user_instances
+constexpr uint32_t kInotifyWatchesMax = 65536;  // /proc/sys/fs/inotify/max_user_watches
 
 Timestamp TimestampOf(int64_t ns) {
   return {ns / 1'000'000'000, static_cast<uint32_t>(ns % 1'000'000'000)};
@@ -48,7 +48,8 @@ class PipeFileSystem : public FileSystem {
 
 class PipeInode : public Inode {
  public:
-  PipeInode(FileSystem& file_system, const Attributes& attributes) : Inode(file_system), attributes_(attributes) {}
+  PipeInode(FileSystem& file_system, const Attributes& attributes)
+      : Inode(file_system), attributes_(attributes) {}
   uint32_t type() const override { return S_IFIFO; }
   Result<Attributes> GetAttributes() override {
     const absl::MutexLock lock(&mu_);
@@ -79,7 +80,8 @@ AnonymousFiles::AnonymousFiles(Vfs& vfs, const Clock& clock)
   anonymous_attributes_.mode = 0600;
   const Timestamp now = TimestampOf(clock.RealtimeNs());
   anonymous_attributes_.atime = anonymous_attributes_.mtime = anonymous_attributes_.ctime = now;
-  vfs.SetFifoOpener([](Task& task, const Path& path, uint32_t flags) { return OpenFifo(task, path, flags); });
+  vfs.SetFifoOpener(
+      [](Task& task, const Path& path, uint32_t flags) { return OpenFifo(task, path, flags); });
 }
 
 AnonymousFiles::~AnonymousFiles() = default;
@@ -98,7 +100,8 @@ Path AnonymousFiles::MakePipePath(std::shared_ptr<Pipe> pipe, const Credentials&
     const absl::MutexLock lock(&attachments.mu);
     attachments.fifo = std::move(pipe);
   }
-  return vfs_.AnonymousPath(pipe_file_system_, std::move(inode), "pipe:[" + std::to_string(attributes.inode) + "]");
+  return vfs_.AnonymousPath(pipe_file_system_, std::move(inode),
+                            "pipe:[" + std::to_string(attributes.inode) + "]");
 }
 
 std::shared_ptr<Tmpfs> AnonymousFiles::SharedMemory(platform::MemoryPool& pool) {

@@ -39,7 +39,8 @@ class AnonymousFiles {
   // Of all files of the kinds eventfd, epoll, ...
   const Attributes& anonymous_attributes() const { return anonymous_attributes_; }
 
-  // The hidden tmpfs instance behind memfd_create(2) and shmget(2), made by the first use. `pool` outlives it.
+  // The hidden tmpfs instance behind memfd_create(2) and shmget(2), made by the first use. `pool`
+  // outlives it.
   std::shared_ptr<Tmpfs> SharedMemory(platform::MemoryPool& pool) ABSL_LOCKS_EXCLUDED(mu_);
 
   // inotify(7)'s limits per user. EMFILE; ENOSPC.

@@ -41,10 +41,12 @@ class EpollFile::Entry : public Waiter {
 
   const std::weak_ptr<File> file;
   const Key key;
-  std::atomic<uint32_t> events{0};  // With mode bits. 0 apart from those: reported once (EPOLLONESHOT).
-  uint64_t data = 0;                // Guarded by the epoll's mu_.
-  EpollFile* nested = nullptr;      // The file, if it is an epoll description. Compared under the nesting lock.
-  bool listed = false;              // Guarded by ready_mu_, as is position.
+  std::atomic<uint32_t> events{
+      0};             // With mode bits. 0 apart from those: reported once (EPOLLONESHOT).
+  uint64_t data = 0;  // Guarded by the epoll's mu_.
+  EpollFile* nested =
+      nullptr;          // The file, if it is an epoll description. Compared under the nesting lock.
+  bool listed = false;  // Guarded by ready_mu_, as is position.
   EntryList::iterator position;
 
  private:
@@ -52,7 +54,8 @@ class EpollFile::Entry : public Waiter {
 };
 
 EpollFile::EpollFile(Task& task)
-    : AnonymousFile(task, "[eventpoll]", O_RDWR), anonymous_files_(task.kernel().anonymous_files()) {}
+    : AnonymousFile(task, "[eventpoll]", O_RDWR),
+      anonymous_files_(task.kernel().anonymous_files()) {}
 
 EpollFile::~EpollFile() {
   {
@@ -218,7 +221,8 @@ Result<size_t> EpollFile::Collect(size_t count, const Deliver& deliver) {
   std::vector<FileRef> asked;  // Released after mu_: one of these may be the last reference.
   {
     const absl::MutexLock lock(&mu_);
-    // Each listed entry is looked at once. It is unlisted first, so that an event during the look lists it again.
+    // Each listed entry is looked at once. It is unlisted first, so that an event during the look
+    // lists it again.
     EntryList listed;
     {
       const absl::MutexLock ready_lock(&ready_mu_);
@@ -304,9 +308,11 @@ std::string EpollFile::FdInfo() const {
     if (file == nullptr) continue;
     const Result<Attributes> attributes = file->GetAttributes();
     char line[160];
-    std::snprintf(line, sizeof(line), "tfd: %8d events: %8x data: %16" PRIx64 "  pos:%" PRIi64 " ino:%" PRIx64
-                  " sdev:%" PRIx64 "\n", key.fd, entry->events.load(std::memory_order_relaxed), entry->data,
-                  int64_t{0}, attributes.ok() ? attributes.value().inode : 0,
+    std::snprintf(line, sizeof(line),
+                  "tfd: %8d events: %8x data: %16" PRIx64 "  pos:%" PRIi64 " ino:%" PRIx64
+                  " sdev:%" PRIx64 "\n",
+                  key.fd, entry->events.load(std::memory_order_relaxed), entry->data, int64_t{0},
+                  attributes.ok() ? attributes.value().inode : 0,
                   attributes.ok() ? attributes.value().device : 0);
     text += line;
   }

@@ -2,11 +2,12 @@
 
 // epoll(7).
 //
-// Each watched (file, descriptor) pair is an Entry: a Waiter in the file's queue. An event puts the entry on the ready list and wakes a
-// waiter of epoll_wait, which asks each listed file what it is ready for; so a wait costs what is ready, not what is watched.
+// Each watched (file, descriptor) pair is an Entry: a Waiter in the file's queue. An event puts the
+// entry on the ready list and wakes a waiter of epoll_wait, which asks each listed file what it is
+// ready for; so a wait costs what is ready, not what is watched.
 //
-// An entry does not keep its file open. Linux removes entries when the last descriptor of a file goes; here they are found
-// expired when they come up, and swept when their number has doubled.
+// An entry does not keep its file open. Linux removes entries when the last descriptor of a file
+// goes; here they are found expired when they come up, and swept when their number has doubled.
 
 #include <cstdint>
 #include <functional>
@@ -38,12 +39,14 @@ class EpollFile : public AnonymousFile {
   ~EpollFile() override;
 
   // epoll_ctl(2). EEXIST, EINVAL, ELOOP, ENOENT, EPERM.
-  base::Result<void> Add(const FileRef& file, int32_t fd, const EpollEvent& event) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> Modify(const FileRef& file, int32_t fd, const EpollEvent& event) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> Add(const FileRef& file, int32_t fd, const EpollEvent& event)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> Modify(const FileRef& file, int32_t fd, const EpollEvent& event)
+      ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Delete(const FileRef& file, int32_t fd) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // At most `count` events to `deliver`; if that fails, nothing has happened. EAGAIN if there are none. `deliver` runs under
-  // mu_ and may copy to guest memory.
+  // At most `count` events to `deliver`; if that fails, nothing has happened. EAGAIN if there are
+  // none. `deliver` runs under mu_ and may copy to guest memory.
   using Deliver = std::function<base::Result<void>(std::span<const EpollEvent>)>;
   base::Result<size_t> Collect(size_t count, const Deliver& deliver) ABSL_LOCKS_EXCLUDED(mu_);
   // For tasks in epoll_wait: woken one at a time.

@@ -37,7 +37,8 @@ Result<size_t> EventFile::Write(Task& task, IoBuffer& from, uint64_t* offset) {
   // Copied before it is known to fit: a retry begins at the same place.
   IoBuffer source = from;
   uint64_t added = 0;
-  if (TRY(source.CopyIn(std::as_writable_bytes(std::span(&added, 1)))) < sizeof(added)) return Errno(EFAULT);
+  if (TRY(source.CopyIn(std::as_writable_bytes(std::span(&added, 1)))) < sizeof(added))
+    return Errno(EFAULT);
   if (added > kCountMax) return Errno(EINVAL);
   {
     const absl::MutexLock lock(&mu_);
@@ -70,7 +71,8 @@ PollMask EventFile::Poll(PollMask interest) {
 std::string EventFile::FdInfo() const {
   const absl::MutexLock lock(&mu_);
   char text[96];
-  std::snprintf(text, sizeof(text), "eventfd-count: %16" PRIx64 "\neventfd-semaphore: %d\n", count_, semaphore_ ? 1 : 0);
+  std::snprintf(text, sizeof(text), "eventfd-count: %16" PRIx64 "\neventfd-semaphore: %d\n", count_,
+                semaphore_ ? 1 : 0);
   return text;
 }
 

@@ -13,8 +13,10 @@ class EventFile : public AnonymousFile {
 
   EventFile(Task& task, uint64_t initial, bool semaphore, uint32_t flags);
 
-  base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset) override
+      ABSL_LOCKS_EXCLUDED(mu_);
   // As the kernel signals it (AIO): cut at the largest value, which polls as POLLERR.
   void Signal(uint64_t count) ABSL_LOCKS_EXCLUDED(mu_);
   PollMask Poll(PollMask interest) override ABSL_LOCKS_EXCLUDED(mu_);

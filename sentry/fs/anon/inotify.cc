@@ -1,6 +1,7 @@
-// An instance is a queue of events and a set of watches. Events arrive from within operations of the vfs, which may hold
-// locks of directories: there an event is only queued, and a watch that ends is put aside, to be freed (with the names and
-// inodes that it holds) by the next call of the reader's own.
+// An instance is a queue of events and a set of watches. Events arrive from within operations of
+// the vfs, which may hold locks of directories: there an event is only queued, and a watch that
+// ends is put aside, to be freed (with the names and inodes that it holds) by the next call of the
+// reader's own.
 
 #include "sentry/fs/anon/inotify.h"
 
@@ -67,7 +68,10 @@ class InotifyQueue : public std::enable_shared_from_this<InotifyQueue> {
   // One watched inode.
   struct Mark : public Watch {
     Mark(std::shared_ptr<InotifyQueue> owner, Path watched, int32_t number)
-        : queue(std::move(owner)), path(std::move(watched)), inode(path.dentry->inode()), descriptor(number) {}
+        : queue(std::move(owner)),
+          path(std::move(watched)),
+          inode(path.dentry->inode()),
+          descriptor(number) {}
     void OnEvent(uint32_t event, std::string_view name, uint32_t cookie) override {
       queue->OnEvent(*this, event, name, cookie);
     }
@@ -79,7 +83,8 @@ class InotifyQueue : public std::enable_shared_from_this<InotifyQueue> {
   };
   using MarkRef = std::shared_ptr<Mark>;
 
-  void OnEvent(Mark& mark, uint32_t event, std::string_view name, uint32_t cookie) ABSL_LOCKS_EXCLUDED(mu_);
+  void OnEvent(Mark& mark, uint32_t event, std::string_view name, uint32_t cookie)
+      ABSL_LOCKS_EXCLUDED(mu_);
   void PushLocked(Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes the mark out of the tables; the caller unhooks it from its inode without mu_.
   MarkRef TakeLocked(int32_t descriptor) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -216,7 +221,8 @@ Result<size_t> InotifyQueue::Read(IoBuffer& to) {
       events_.pop_front();
     }
     std::vector<std::byte> record(event.bytes());
-    const inotify_event header{event.descriptor, event.mask, event.cookie, static_cast<uint32_t>(event.name_bytes())};
+    const inotify_event header{event.descriptor, event.mask, event.cookie,
+                               static_cast<uint32_t>(event.name_bytes())};
     std::memcpy(record.data(), &header, sizeof(header));
     std::memcpy(record.data() + sizeof(header), event.name.data(), event.name.size());
     const Result<size_t> copied = to.CopyOut(record);
@@ -252,8 +258,10 @@ std::string InotifyQueue::FdInfo() const {
   for (const auto& [mark, mask] : marks) {
     const Result<Attributes> attributes = mark->inode->GetAttributes();
     char line[128];
-    std::snprintf(line, sizeof(line), "inotify wd:%x ino:%" PRIx64 " sdev:%" PRIx64 " mask:%x ignored_mask:0\n",
-                  static_cast<uint32_t>(mark->descriptor), attributes.ok() ? attributes.value().inode : 0,
+    std::snprintf(line, sizeof(line),
+                  "inotify wd:%x ino:%" PRIx64 " sdev:%" PRIx64 " mask:%x ignored_mask:0\n",
+                  static_cast<uint32_t>(mark->descriptor),
+                  attributes.ok() ? attributes.value().inode : 0,
                   attributes.ok() ? attributes.value().device : 0, mask);
     text += line;
   }
@@ -279,8 +287,12 @@ InotifyFile::~InotifyFile() {
   limits_.RemoveInotifyInstance(uid_);
 }
 
-Result<int32_t> InotifyFile::AddWatch(const Path& path, uint32_t mask) { return queue_->AddWatch(path, mask); }
-Result<void> InotifyFile::RemoveWatch(int32_t descriptor) { return queue_->RemoveWatch(descriptor); }
+Result<int32_t> InotifyFile::AddWatch(const Path& path, uint32_t mask) {
+  return queue_->AddWatch(path, mask);
+}
+Result<void> InotifyFile::RemoveWatch(int32_t descriptor) {
+  return queue_->RemoveWatch(descriptor);
+}
 
 Result<size_t> InotifyFile::Read(Task& task, IoBuffer& to, uint64_t* offset) {
   (void)task, (void)offset;
@@ -289,7 +301,8 @@ Result<size_t> InotifyFile::Read(Task& task, IoBuffer& to, uint64_t* offset) {
 
 Result<uint64_t> InotifyFile::Ioctl(Task& task, uint32_t command, uint64_t argument) {
   if (command != FIONREAD) return Errno(ENOTTY);
-  TRY(task.CopyOut(base::UserOut<int32_t>(base::UserAddr(argument)), static_cast<int32_t>(queue_->bytes())));
+  TRY(task.CopyOut(base::UserOut<int32_t>(base::UserAddr(argument)),
+                   static_cast<int32_t>(queue_->bytes())));
   return uint64_t{0};
 }
 

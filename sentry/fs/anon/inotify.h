@@ -20,8 +20,8 @@ class InotifyFile : public AnonymousFile {
   InotifyFile(Task& task, uint32_t flags, uint32_t uid);
   ~InotifyFile() override;
 
-  // What `path` refers to is watched from now on; `mask` as for inotify_add_watch(2), checked. Returns the watch descriptor. EEXIST,
-  // ENOSPC.
+  // What `path` refers to is watched from now on; `mask` as for inotify_add_watch(2), checked.
+  // Returns the watch descriptor. EEXIST, ENOSPC.
   base::Result<int32_t> AddWatch(const Path& path, uint32_t mask);
   // EINVAL.
   base::Result<void> RemoveWatch(int32_t descriptor);

@@ -70,7 +70,8 @@ Result<size_t> SignalFile::Read(Task& task, IoBuffer& to, uint64_t* offset) {
   if (to.remaining() < kRecordBytes) return Errno(EINVAL);
   size_t total = 0;
   while (to.remaining() >= kRecordBytes) {
-    const std::optional<SignalInfo> info = task.DequeueSignal(mask_.load(std::memory_order_relaxed));
+    const std::optional<SignalInfo> info =
+        task.DequeueSignal(mask_.load(std::memory_order_relaxed));
     if (!info.has_value()) break;
     const signalfd_siginfo record = ToRecord(*info);
     const Result<size_t> copied = to.CopyOut(std::as_bytes(std::span(&record, 1)));
@@ -103,7 +104,8 @@ WaitQueue* SignalFile::wait_queue() {
 
 std::string SignalFile::FdInfo() const {
   char text[48];
-  std::snprintf(text, sizeof(text), "sigmask:\t%016" PRIx64 "\n", mask_.load(std::memory_order_relaxed));
+  std::snprintf(text, sizeof(text), "sigmask:\t%016" PRIx64 "\n",
+                mask_.load(std::memory_order_relaxed));
   return text;
 }
 

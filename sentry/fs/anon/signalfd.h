@@ -1,6 +1,7 @@
 #pragma once
 
-// signalfd(2): pending signals as records to read. It shows the signals of whoever reads or polls, not of who made it.
+// signalfd(2): pending signals as records to read. It shows the signals of whoever reads or polls,
+// not of who made it.
 
 #include <memory>
 

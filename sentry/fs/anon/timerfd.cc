@@ -34,7 +34,9 @@ TimerFile::TimerFile(Task& task, int32_t clock_id, uint32_t flags)
       clock_(task.kernel().clock()),
       timer_(task.kernel().timers().NewTimer([this] { OnExpiry(); })) {}
 
-bool TimerFile::on_realtime() const { return clock_id_ == CLOCK_REALTIME || clock_id_ == CLOCK_REALTIME_ALARM; }
+bool TimerFile::on_realtime() const {
+  return clock_id_ == CLOCK_REALTIME || clock_id_ == CLOCK_REALTIME_ALARM;
+}
 
 void TimerFile::OnExpiry() {
   {
@@ -84,7 +86,8 @@ TimerFile::Setting TimerFile::SetTime(const Setting& setting, bool absolute, uin
   if (!absolute) {
     expires_ns_ = AddSaturated(clock_.MonotonicNs(), setting.value_ns);
   } else if (on_realtime()) {
-    expires_ns_ = std::max<int64_t>(setting.value_ns - (clock_.RealtimeNs() - clock_.MonotonicNs()), 0);
+    expires_ns_ =
+        std::max<int64_t>(setting.value_ns - (clock_.RealtimeNs() - clock_.MonotonicNs()), 0);
   } else {
     expires_ns_ = setting.value_ns;
   }
@@ -131,9 +134,10 @@ std::string TimerFile::FdInfo() const {
   const int64_t left_ns = armed_ ? std::max<int64_t>(expires_ns_ - clock_.MonotonicNs(), 0) : 0;
   char text[256];
   std::snprintf(text, sizeof(text),
-                "clockid: %d\nticks: %" PRIu64 "\nsettime flags: 0%o\nit_value: (%" PRIi64 ", %" PRIi64
-                ")\nit_interval: (%" PRIi64 ", %" PRIi64 ")\n",
-                clock_id_, ticks_, set_flags_, left_ns / kNs, left_ns % kNs, interval_ns_ / kNs, interval_ns_ % kNs);
+                "clockid: %d\nticks: %" PRIu64 "\nsettime flags: 0%o\nit_value: (%" PRIi64
+                ", %" PRIi64 ")\nit_interval: (%" PRIi64 ", %" PRIi64 ")\n",
+                clock_id_, ticks_, set_flags_, left_ns / kNs, left_ns % kNs, interval_ns_ / kNs,
+                interval_ns_ % kNs);
   return text;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// timerfd_create(2). As with all timers here, nothing is armed between an expiry and the read that collects it: the
-// expirations that pass meanwhile are computed.
+// timerfd_create(2). As with all timers here, nothing is armed between an expiry and the read that
+// collects it: the expirations that pass meanwhile are computed.
 
 #include <memory>
 
@@ -20,12 +20,15 @@ class TimerFile : public AnonymousFile {
     int64_t value_ns = 0;  // 0: not armed.
     int64_t interval_ns = 0;
   };
-  // `absolute`: value_ns is on the timer's clock. `flags` are only remembered (TFD_TIMER_*). Returns the old setting.
+  // `absolute`: value_ns is on the timer's clock. `flags` are only remembered (TFD_TIMER_*).
+  // Returns the old setting.
   Setting SetTime(const Setting& setting, bool absolute, uint32_t flags) ABSL_LOCKS_EXCLUDED(mu_);
   Setting GetTime() ABSL_LOCKS_EXCLUDED(mu_);
 
-  base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override
+      ABSL_LOCKS_EXCLUDED(mu_);
   PollMask Poll(PollMask interest) override ABSL_LOCKS_EXCLUDED(mu_);
   WaitQueue* wait_queue() override { return &queue_; }
   std::string FdInfo() const override ABSL_LOCKS_EXCLUDED(mu_);
@@ -42,7 +45,7 @@ class TimerFile : public AnonymousFile {
   WaitQueue queue_;
   mutable absl::Mutex mu_;
   bool armed_ ABSL_GUARDED_BY(mu_) = false;
-  bool expired_ ABSL_GUARDED_BY(mu_) = false;  // Fired at expires_ns_ and not armed since.
+  bool expired_ ABSL_GUARDED_BY(mu_) = false;    // Fired at expires_ns_ and not armed since.
   int64_t expires_ns_ ABSL_GUARDED_BY(mu_) = 0;  // Monotonic.
   int64_t interval_ns_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t ticks_ ABSL_GUARDED_BY(mu_) = 0;

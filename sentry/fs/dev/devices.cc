@@ -169,8 +169,8 @@ constexpr Node kNodes[] = {
 };
 
 constexpr std::pair<std::string_view, std::string_view> kLinks[] = {
-    {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-    {"stderr", "/proc/self/fd/2"},   {"ptmx", "pts/ptmx"},
+    {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+    {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
 };
 
 constexpr std::pair<std::string_view, uint32_t> kDirectories[] = {
@@ -203,7 +203,8 @@ Result<void> PopulateDev(Inode& root, bool with_console) {
   return {};
 }
 
-Vfs::DeviceOpener NewDeviceOpener(std::shared_ptr<DevPts> dev_pts, std::shared_ptr<Terminal> console) {
+Vfs::DeviceOpener NewDeviceOpener(std::shared_ptr<DevPts> dev_pts,
+                                  std::shared_ptr<Terminal> console) {
   return [dev_pts = std::move(dev_pts), console = std::move(console)](
              Task& task, const Path& path, uint64_t rdev, uint32_t flags) -> Result<FileRef> {
     const uint32_t number = minor(rdev);

@@ -22,7 +22,8 @@ constexpr uint64_t kFirstSlaveInode = 3;
 // A device node whose owner and mode can be changed: sshd and login do so.
 class TerminalNode : public SyntheticInode {
  public:
-  TerminalNode(DevPts& file_system, uint64_t number, uint32_t permissions, uint64_t rdev, Owner owner)
+  TerminalNode(DevPts& file_system, uint64_t number, uint32_t permissions, uint64_t rdev,
+               Owner owner)
       : SyntheticInode(file_system, S_IFCHR, number), rdev_(rdev) {
     changed_.mode = permissions;
     changed_.uid = owner.uid;
@@ -63,7 +64,8 @@ class TerminalNode : public SyntheticInode {
 class SlaveNode final : public TerminalNode {
  public:
   SlaveNode(DevPts& file_system, std::weak_ptr<Terminal> terminal, uint32_t index, Owner owner)
-      : TerminalNode(file_system, kFirstSlaveInode + index, kSlavePermissions, makedev(kPtsMajor, index), owner),
+      : TerminalNode(file_system, kFirstSlaveInode + index, kSlavePermissions,
+                     makedev(kPtsMajor, index), owner),
         terminal_(std::move(terminal)) {}
 
   base::Result<std::shared_ptr<File>> Open(Task& task, const Path& path, uint32_t flags) override {
@@ -79,7 +81,8 @@ class SlaveNode final : public TerminalNode {
 class PtmxNode final : public TerminalNode {
  public:
   explicit PtmxNode(DevPts& file_system)
-      : TerminalNode(file_system, kPtmxInode, 0666, makedev(kTtyMajor, 2), {}), dev_pts_(file_system) {}
+      : TerminalNode(file_system, kPtmxInode, 0666, makedev(kTtyMajor, 2), {}),
+        dev_pts_(file_system) {}
   base::Result<std::shared_ptr<File>> Open(Task& task, const Path& path, uint32_t flags) override {
     return dev_pts_.OpenMaster(task, path, flags);
   }
@@ -92,13 +95,15 @@ class PtmxNode final : public TerminalNode {
 
 class DevPtsRoot final : public SyntheticDirectory {
  public:
-  explicit DevPtsRoot(DevPts& file_system) : SyntheticDirectory(file_system, 0755, 1), dev_pts_(file_system) {}
+  explicit DevPtsRoot(DevPts& file_system)
+      : SyntheticDirectory(file_system, 0755, 1), dev_pts_(file_system) {}
 
   base::Result<InodeRef> Lookup(std::string_view name) override {
     if (name == "ptmx") return dev_pts_.ptmx_;
     uint32_t index = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), index);
-    const bool canonical = error == std::errc() && end == name.data() + name.size() && std::to_string(index) == name;
+    const bool canonical =
+        error == std::errc() && end == name.data() + name.size() && std::to_string(index) == name;
     if (!canonical) return base::Errno(ENOENT);
     const absl::MutexLock lock(&dev_pts_.mu_);
     const auto found = dev_pts_.entries_.find(index);
@@ -110,7 +115,8 @@ class DevPtsRoot final : public SyntheticDirectory {
     std::vector<Entry> entries = {{"ptmx", kPtmxInode, DT_CHR, kFirstPosition}};
     const absl::MutexLock lock(&dev_pts_.mu_);
     for (const auto& [index, entry] : dev_pts_.entries_) {
-      entries.push_back({std::to_string(index), kFirstSlaveInode + index, DT_CHR, kFirstPosition + 1 + index});
+      entries.push_back(
+          {std::to_string(index), kFirstSlaveInode + index, DT_CHR, kFirstPosition + 1 + index});
     }
     return entries;
   }
@@ -144,8 +150,8 @@ base::Result<std::shared_ptr<Terminal>> DevPts::NewTerminal(const Credentials& o
   auto terminal = std::make_shared<Terminal>(kernel_, index, [weak, index] {
     if (const auto self = weak.lock()) self->Forget(index);
   });
-  auto inode = std::make_shared<SlaveNode>(*this, terminal, index,
-                                           SyntheticInode::Owner{.uid = owner.fsuid, .gid = kTtyGroup});
+  auto inode = std::make_shared<SlaveNode>(
+      *this, terminal, index, SyntheticInode::Owner{.uid = owner.fsuid, .gid = kTtyGroup});
   entries_[index] = {terminal, std::move(inode)};
   return terminal;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-// The devpts file system (mount(8)): "ptmx", each open of which makes a pseudo-terminal, and a node per living one.
+// The devpts file system (mount(8)): "ptmx", each open of which makes a pseudo-terminal, and a node
+// per living one.
 
 #include <cstdint>
 #include <map>
@@ -21,7 +22,8 @@ class DevPts final : public SyntheticFileSystem {
   explicit DevPts(Kernel& kernel);
 
   // A new pair with the lowest free number, its slave locked and owned by `owner`. ENOSPC.
-  base::Result<std::shared_ptr<Terminal>> NewTerminal(const Credentials& owner) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<std::shared_ptr<Terminal>> NewTerminal(const Credentials& owner)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Opening ptmx, here or by a device node elsewhere.
   base::Result<FileRef> OpenMaster(Task& task, const Path& path, uint32_t flags);
   // Null if there is none.

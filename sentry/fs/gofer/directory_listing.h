@@ -1,7 +1,7 @@
 #pragma once
 
-// The names in a directory, read as a whole, with cookies of our own: they stay good while names come and
-// go, which the host's cookies do not promise.
+// The names in a directory, read as a whole, with cookies of our own: they stay good while names
+// come and go, which the host's cookies do not promise.
 
 #include <cstddef>
 #include <cstdint>
@@ -30,8 +30,8 @@ class DirectoryListing {
               std::optional<gofer::Attributes> attributes) ABSL_LOCKS_EXCLUDED(mu_);
   void Remove(std::string_view name) ABSL_LOCKS_EXCLUDED(mu_);
   bool Contains(std::string_view name) const ABSL_LOCKS_EXCLUDED(mu_);
-  // The attributes that came with the name, once: whoever takes them makes an inode, which knows better
-  // from then on.
+  // The attributes that came with the name, once: whoever takes them makes an inode, which knows
+  // better from then on.
   std::optional<gofer::Attributes> TakeAttributes(std::string_view name) ABSL_LOCKS_EXCLUDED(mu_);
   void DropAttributes() ABSL_LOCKS_EXCLUDED(mu_);
   // From *offset (>= kFirstCookie) on; sets *offset to continue.

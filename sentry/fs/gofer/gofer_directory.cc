@@ -19,9 +19,11 @@ using base::Result;
 
 namespace {
 
-// How far ahead WillWalk looks; the rest of a message is for the way to a directory that is not bound.
+// How far ahead WillWalk looks; the rest of a message is for the way to a directory that is not
+// bound.
 constexpr size_t kPrefetchStepsMax = 16;
-// A listing that is read, whether or not it is kept. More names than that in one directory is not for us.
+// A listing that is read, whether or not it is kept. More names than that in one directory is not
+// for us.
 constexpr size_t kListingEntriesMax = size_t{4} << 20;
 // How much a kept listing may grow before it is given up.
 constexpr size_t kListingGrowthMax = 4096;
@@ -64,8 +66,9 @@ Result<GoferDirectory::Prefix> GoferDirectory::PathToHere(size_t names_max) {
   }
 }
 
-Result<GoferDirectory::Below> GoferDirectory::WalkBelowOnce(
-    std::span<const std::string_view> names, Keep keep, std::optional<uint32_t> open_flags) {
+Result<GoferDirectory::Below> GoferDirectory::WalkBelowOnce(std::span<const std::string_view> names,
+                                                            Keep keep,
+                                                            std::optional<uint32_t> open_flags) {
   gofer::Client& client = gofer().client();
   const Prefix prefix = TRY(PathToHere(gofer::kWalkStepsMax - names.size()));
   const size_t above = prefix.names.size();
@@ -136,10 +139,10 @@ Result<InodeRef> GoferDirectory::Lookup(std::string_view name) {
   }
   Below below = TRY(WalkBelow(std::span(&name, 1), Keep::kNone));
   if (below.reply.steps.empty()) return Errno(below.reply.stop_error);
-  return InodeRef(gofer()
-                      .GetOrMake(below.reply.steps[0], here(), name,
-                                 std::move(below.reply.link_target))
-                      .inode);
+  return InodeRef(
+      gofer()
+          .GetOrMake(below.reply.steps[0], here(), name, std::move(below.reply.link_target))
+          .inode);
 }
 
 void GoferDirectory::WillWalk(std::string_view remaining) {
@@ -164,8 +167,9 @@ void GoferDirectory::WillWalk(std::string_view remaining) {
   std::shared_ptr<GoferDirectory> directory = here();
   for (size_t i = 0; i < reply.steps.size(); ++i) {
     const bool is_last = i + 1 == reply.steps.size();
-    const GoferFileSystem::Found found = gofer().GetOrMake(
-        reply.steps[i], directory, names[i], is_last ? std::move(reply.link_target) : std::string());
+    const GoferFileSystem::Found found =
+        gofer().GetOrMake(reply.steps[i], directory, names[i],
+                          is_last ? std::move(reply.link_target) : std::string());
     found.inode->Adopt(walked.value().fids[i]);
     if (directory != nullptr) gofer().Prefetched(directory, generation, names[i], found.inode);
     // What happened meanwhile in a directory that others know already, we cannot tell.
@@ -299,8 +303,7 @@ Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& 
   return {};
 }
 
-Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset,
-                                               const DirectorySink& sink) {
+Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) {
   const absl::MutexLock lock(&mu_);
   if (*offset == 0 || listing_ == nullptr) listing_ = TRY(directory_->List());
   if (*offset == 0) {
@@ -308,7 +311,8 @@ Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset,
     *offset = 1;
   }
   if (*offset == 1) {
-    if (!sink({"..", directory_->ParentNumber(), DT_DIR, DirectoryListing::kFirstCookie})) return {};
+    if (!sink({"..", directory_->ParentNumber(), DT_DIR, DirectoryListing::kFirstCookie}))
+      return {};
     *offset = DirectoryListing::kFirstCookie;
   }
   listing_->Read(offset, sink);

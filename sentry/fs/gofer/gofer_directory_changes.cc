@@ -1,5 +1,5 @@
-// Names that come and go. The vfs lets one change of a directory run at a time; look-ups and listings may run
-// beside it, which is what `Changing` is for.
+// Names that come and go. The vfs lets one change of a directory run at a time; look-ups and
+// listings may run beside it, which is what `Changing` is for.
 
 #include <fcntl.h>
 #include <linux/fs.h>

@@ -24,8 +24,7 @@ constexpr size_t kLooksPerFile = 4;
 
 }  // namespace
 
-GoferFileSystem::GoferFileSystem(std::shared_ptr<gofer::Client> client,
-                                 const GoferOptions& options)
+GoferFileSystem::GoferFileSystem(std::shared_ptr<gofer::Client> client, const GoferOptions& options)
     : client_(std::move(client)), options_(options), device_(AllocateDevice()) {}
 
 GoferFileSystem::~GoferFileSystem() {
@@ -160,7 +159,8 @@ bool GoferFileSystem::IsAlive(HostId id) const {
 }
 
 uint64_t GoferFileSystem::InodeNumber(uint64_t host_device, uint64_t host_inode) {
-  // The guest sees one device; numbers of file systems mounted below the root are moved out of the way.
+  // The guest sees one device; numbers of file systems mounted below the root are moved out of the
+  // way.
   constexpr int kDeviceShift = 48;
   const absl::MutexLock lock(&table_mu_);
   const auto found = std::find(host_devices_.begin(), host_devices_.end(), host_device);
@@ -221,8 +221,7 @@ void GoferFileSystem::Prefetched(std::shared_ptr<GoferDirectory> directory, uint
     oldest = std::move(prefetched_.front());
     prefetched_.pop_front();
   }
-  prefetched_.push_back(
-      {std::move(directory), generation, std::string(name), std::move(child)});
+  prefetched_.push_back({std::move(directory), generation, std::string(name), std::move(child)});
 }
 
 std::optional<std::shared_ptr<GoferInode>> GoferFileSystem::TakePrefetched(

@@ -2,8 +2,9 @@
 
 // A tree of the host, served by the gofer (gofer/README.md): the container's root and its volumes.
 //
-// Names and attributes come in messages; file content is read, written and mapped through descriptors that
-// the gofer donates, without it. README.md says what is cached in which mode and how much of it.
+// Names and attributes come in messages; file content is read, written and mapped through
+// descriptors that the gofer donates, without it. README.md says what is cached in which mode and
+// how much of it.
 
 #include <atomic>
 #include <cstddef>
@@ -29,12 +30,12 @@ class GoferInode;
 
 struct GoferOptions {
   std::string attach_name;
-  // Only this sandbox changes the tree (--file-access=exclusive): what was learned once stays true. Otherwise
-  // names and attributes are asked for again at each use.
+  // Only this sandbox changes the tree (--file-access=exclusive): what was learned once stays true.
+  // Otherwise names and attributes are asked for again at each use.
   bool exclusive = true;
   bool read_only = false;
-  // Files that keep a fid or donated descriptors at the same time, those in use not counted. Each may
-  // take two descriptors here and two in the gofer.
+  // Files that keep a fid or donated descriptors at the same time, those in use not counted. Each
+  // may take two descriptors here and two in the gofer.
   size_t files_held_max = 2048;
 };
 
@@ -80,13 +81,16 @@ class GoferFileSystem final : public FileSystem {
 
   // `inode` holds a fid or descriptors now; others may have to give up theirs.
   void Track(const std::shared_ptr<GoferInode>& inode) ABSL_LOCKS_EXCLUDED(held_mu_);
-  // Either side has run out of descriptors: half of what can be given up is. False if nothing could.
+  // Either side has run out of descriptors: half of what can be given up is. False if nothing
+  // could.
   bool MakeRoom() ABSL_LOCKS_EXCLUDED(held_mu_);
   size_t files_held() const ABSL_LOCKS_EXCLUDED(held_mu_);
 
-  // What WillWalk has learned ahead of the look-ups: a few, in order, each used once. Null `child`: not there.
-  void Prefetched(std::shared_ptr<GoferDirectory> directory, uint64_t generation, std::string_view name,
-                  std::shared_ptr<GoferInode> child) ABSL_LOCKS_EXCLUDED(prefetch_mu_);
+  // What WillWalk has learned ahead of the look-ups: a few, in order, each used once. Null `child`:
+  // not there.
+  void Prefetched(std::shared_ptr<GoferDirectory> directory, uint64_t generation,
+                  std::string_view name, std::shared_ptr<GoferInode> child)
+      ABSL_LOCKS_EXCLUDED(prefetch_mu_);
   // Nothing, or what was found (null for "not there").
   std::optional<std::shared_ptr<GoferInode>> TakePrefetched(const GoferDirectory& directory,
                                                             uint64_t generation,

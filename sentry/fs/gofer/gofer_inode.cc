@@ -88,8 +88,8 @@ Result<void> GoferInode::Refresh() {
     return {};
   }
   const Result<FidPin> pin = Pin();
-  const Result<gofer::Attributes> got =
-      pin.ok() ? gofer_.client().GetAttr(pin.value().fid()) : Result<gofer::Attributes>(pin.error());
+  const Result<gofer::Attributes> got = pin.ok() ? gofer_.client().GetAttr(pin.value().fid())
+                                                 : Result<gofer::Attributes>(pin.error());
   if (!got.ok()) {
     MarkStale();
     return got.error();
@@ -116,8 +116,8 @@ Result<void> GoferInode::CheckPermission(const Credentials& credentials, int mas
 
 Result<void> GoferInode::SetAttributes(const AttributeChanges& changes) {
   const uint64_t old_size = changes.size ? TRY(GetAttributes()).size : 0;
-  const bool only_size =
-      changes.size && !changes.mode && !changes.uid && !changes.gid && !changes.atime && !changes.mtime;
+  const bool only_size = changes.size && !changes.mode && !changes.uid && !changes.gid &&
+                         !changes.atime && !changes.mtime;
   std::optional<Result<void>> local;
   if (only_size) local = LocalSetSize(*changes.size);
   if (local) {
@@ -154,7 +154,8 @@ void GoferInode::CountLink(int change) {
   MarkStale();
   const absl::MutexLock lock(&mu_);
   const int64_t count = int64_t{attributes_.nlink} + change;
-  attributes_.nlink = type_ == S_IFDIR && change < 0 ? 0 : static_cast<uint32_t>(std::max<int64_t>(count, 0));
+  attributes_.nlink =
+      type_ == S_IFDIR && change < 0 ? 0 : static_cast<uint32_t>(std::max<int64_t>(count, 0));
 }
 
 // ---- Extended attributes. That a file has none is remembered: exec and ls ask each file.
@@ -171,9 +172,9 @@ Result<void> GoferInode::SetXattr(std::string_view name, std::span<const std::by
   const FidPin pin = TRY(Pin());
   has_no_xattrs_.store(false, std::memory_order_relaxed);
   MarkStale();
-  return gofer_.client().SetXattr(
-      pin.fid(), name, {reinterpret_cast<const char*>(value.data()), value.size()},
-      static_cast<uint32_t>(flags));
+  return gofer_.client().SetXattr(pin.fid(), name,
+                                  {reinterpret_cast<const char*>(value.data()), value.size()},
+                                  static_cast<uint32_t>(flags));
 }
 
 Result<void> GoferInode::RemoveXattr(std::string_view name) {
@@ -241,16 +242,14 @@ void GoferInode::Adopt(gofer::Fid fid) {
   if (fid != gofer::kNoFid) AdoptAndPin(fid);
 }
 
-Result<FidPin> GoferInode::Bind(std::optional<uint32_t> open_flags,
-                                Result<base::Fd>* opened) {
+Result<FidPin> GoferInode::Bind(std::optional<uint32_t> open_flags, Result<base::Fd>* opened) {
   for (int tries = 1;; ++tries) {
     Result<FidPin> pin = BindOnce(open_flags, opened);
     if (pin.ok() || pin.error() != ESTALE || tries == kBindTriesMax) return pin;
   }
 }
 
-Result<FidPin> GoferInode::BindOnce(std::optional<uint32_t> open_flags,
-                                    Result<base::Fd>* opened) {
+Result<FidPin> GoferInode::BindOnce(std::optional<uint32_t> open_flags, Result<base::Fd>* opened) {
   std::shared_ptr<GoferDirectory> parent;
   std::string name;
   {

@@ -1,10 +1,12 @@
 #pragma once
 
-// The inodes of a gofer file system. An inode knows what it is (host device and number, type), where it is
-// (a parent and a name, until it is unlinked), what was last heard of its attributes, and perhaps a fid: a handle in the
-// gofer that outlives renames and unlinks. Without one, it can be bound again by its place.
+// The inodes of a gofer file system. An inode knows what it is (host device and number, type),
+// where it is (a parent and a name, until it is unlinked), what was last heard of its attributes,
+// and perhaps a fid: a handle in the gofer that outlives renames and unlinks. Without one, it can
+// be bound again by its place.
 //
-// Lock order: tree_mutex of the file system, open_mu_, fid_mu_, mu_. A gofer call is made under open_mu_ only.
+// Lock order: tree_mutex of the file system, open_mu_, fid_mu_, mu_. A gofer call is made under
+// open_mu_ only.
 
 #include <atomic>
 #include <cstdint>
@@ -71,8 +73,9 @@ class GoferInode : public Inode {
   std::shared_ptr<GoferInode> self();
 
   // ---- What the gofer says.
-  // Answers may overtake each other. One that tells of a change is newer than all that came before it; one
-  // that only tells what is (to a question asked at `asked`) is older than what came after the question.
+  // Answers may overtake each other. One that tells of a change is newer than all that came before
+  // it; one that only tells what is (to a question asked at `asked`) is older than what came after
+  // the question.
   uint64_t Asking() { return clock_.fetch_add(1, std::memory_order_relaxed) + 1; }
   void Update(const gofer::Attributes& attributes, uint64_t asked) ABSL_LOCKS_EXCLUDED(mu_);
   void Update(const gofer::Attributes& attributes) { Update(attributes, Asking()); }
@@ -92,8 +95,8 @@ class GoferInode : public Inode {
   FidPin PinIfBound() ABSL_LOCKS_EXCLUDED(fid_mu_);
   // Takes `fid`, bound to this file by the gofer, unless there is one already: then it goes back.
   void Adopt(gofer::Fid fid) ABSL_LOCKS_EXCLUDED(fid_mu_);
-  // Gives up fid and descriptors if nobody needs them and they can be had again. Tells whether it did; a
-  // file used since the last time gets another chance.
+  // Gives up fid and descriptors if nobody needs them and they can be had again. Tells whether it
+  // did; a file used since the last time gets another chance.
   bool TryEvict() ABSL_LOCKS_EXCLUDED(fid_mu_);
 
   // ---- Place in the tree; tree_mutex of the file system guards it.
@@ -123,7 +126,8 @@ class GoferInode : public Inode {
   void MarkRead() {
     if (read_moves_atime_.load(std::memory_order_relaxed)) MarkStale();
   }
-  // Binds, and opens the file in the same message if `open_flags`: *opened is the descriptor, or the error.
+  // Binds, and opens the file in the same message if `open_flags`: *opened is the descriptor, or
+  // the error.
   base::Result<FidPin> Bind(std::optional<uint32_t> open_flags = {},
                             base::Result<base::Fd>* opened = nullptr) ABSL_LOCKS_EXCLUDED(fid_mu_);
 
@@ -195,8 +199,8 @@ class GoferDirectory final : public GoferInode {
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
   base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override;
 
-  // One message, whether or not this directory is bound: walks `names` from here. `keep` says which of the
-  // steps are to be bound; `fids` has one entry per step, kNoFid if it was not.
+  // One message, whether or not this directory is bound: walks `names` from here. `keep` says which
+  // of the steps are to be bound; `fids` has one entry per step, kNoFid if it was not.
   enum class Keep : uint8_t { kNone, kAllButLast, kLast };
   struct Below {
     gofer::WalkReply reply;
@@ -300,7 +304,8 @@ class GoferRegular final : public GoferInode, public Mappable {
   // Set under open_mu_, from -1 to a descriptor; back to -1 only while nobody uses the file.
   std::atomic<int> read_fd_{-1};
   std::atomic<int> write_fd_{-1};
-  std::atomic<bool> write_fd_reads_{true};  // False where the gofer may write the file but not read it.
+  std::atomic<bool> write_fd_reads_{
+      true};  // False where the gofer may write the file but not read it.
   std::atomic<int> open_files_{0};
   MappingRegistry mappings_;
 };

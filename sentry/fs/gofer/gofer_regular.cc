@@ -1,4 +1,5 @@
-// Regular files: content goes through donated descriptors, straight between the host's page cache and guest memory.
+// Regular files: content goes through donated descriptors, straight between the host's page cache
+// and guest memory.
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -47,8 +48,9 @@ gofer::Timestamp FromHost(const timespec& time) {
   return {time.tv_sec, static_cast<uint32_t>(time.tv_nsec)};
 }
 
-// Moves bytes between `buffer` and the host, piece by piece, until it is empty or the host does less than it was asked for.
-// `move(iovecs, done)` is one host call. An error after the first piece is for the next call to report.
+// Moves bytes between `buffer` and the host, piece by piece, until it is empty or the host does
+// less than it was asked for. `move(iovecs, done)` is one host call. An error after the first piece
+// is for the next call to report.
 template <typename Move>
 Result<size_t> MoveAll(IoBuffer& buffer, bool fill, Move move) {
   size_t done = 0;
@@ -199,7 +201,7 @@ Result<size_t> GoferRegular::ReadInto(IoBuffer& to, uint64_t offset) {
   if (fd < 0) return Errno(EACCES);
   const size_t count = TRY(MoveAll(to, true, [&](std::span<const iovec> vectors, size_t done) {
     return Count(preadv2(fd, vectors.data(), static_cast<int>(vectors.size()),
-                        static_cast<off_t>(offset + done), 0));
+                         static_cast<off_t>(offset + done), 0));
   }));
   MarkRead();
   return count;
@@ -242,12 +244,13 @@ Result<void> GoferRegular::SyncHost(bool data_only) {
 }
 
 Result<void> GoferRegular::Allocate(int mode, uint64_t offset, uint64_t length) {
-  const Result<void> result = Check(
-      fallocate(write_fd(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)));
+  const Result<void> result =
+      Check(fallocate(write_fd(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)));
   MarkStale();
   // Ranges that move take the pages behind them along.
   if (result.ok() && (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) != 0) {
-    mappings_.Invalidate(*this, base::PageDown(offset), kSizeMax - kPageSize - base::PageDown(offset));
+    mappings_.Invalidate(*this, base::PageDown(offset),
+                         kSizeMax - kPageSize - base::PageDown(offset));
   }
   return result;
 }
@@ -283,8 +286,8 @@ Result<size_t> GoferRegular::ReadAt(uint64_t offset, std::span<std::byte> out) {
   if (fd < 0) return Errno(EACCES);
   size_t done = 0;
   while (done < out.size()) {
-    const size_t moved = TRY(Count(pread(fd, out.data() + done, out.size() - done,
-                                         static_cast<off_t>(offset + done))));
+    const size_t moved = TRY(
+        Count(pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done))));
     if (moved == 0) break;
     done += moved;
   }
@@ -300,8 +303,8 @@ Result<size_t> GoferRegular::WriteAt(uint64_t offset, std::span<const std::byte>
   data = data.first(std::min<uint64_t>(data.size(), size - offset));
   size_t done = 0;
   while (done < data.size()) {
-    done += TRY(Count(pwrite(fd, data.data() + done, data.size() - done,
-                             static_cast<off_t>(offset + done))));
+    done += TRY(Count(
+        pwrite(fd, data.data() + done, data.size() - done, static_cast<off_t>(offset + done))));
   }
   MarkStale();
   return done;

@@ -70,7 +70,8 @@ class HostDescriptor {
 
 class HostInode : public SyntheticInode {
  public:
-  HostInode(HostFileSystem& file_system, std::shared_ptr<HostDescriptor> host, const HostFileOwner& owner)
+  HostInode(HostFileSystem& file_system, std::shared_ptr<HostDescriptor> host,
+            const HostFileOwner& owner)
       : SyntheticInode(file_system, host->mode() & S_IFMT), host_(std::move(host)), owner_(owner) {}
 
   base::Result<Attributes> GetAttributes() override;
@@ -145,11 +146,13 @@ base::Result<std::shared_ptr<File>> HostInode::Open(Task& task, const Path& path
   const uint32_t have = host_->flags() & O_ACCMODE;
   const uint32_t want = flags & O_ACCMODE;
   if (have != O_RDWR && want != have) return base::Errno(EACCES);
-  return std::shared_ptr<File>(std::make_shared<HostFile>(path, flags, task.credentials(), shared_from_this(), host_));
+  return std::shared_ptr<File>(
+      std::make_shared<HostFile>(path, flags, task.credentials(), shared_from_this(), host_));
 }
 
 // One host call that does not sleep, or EOPNOTSUPP. `position` -1: the host's own.
-base::Result<size_t> HostFile::TransferOnce(std::span<const iovec> parts, bool write, off_t position) {
+base::Result<size_t> HostFile::TransferOnce(std::span<const iovec> parts, bool write,
+                                            off_t position) {
   const int count = static_cast<int>(parts.size());
   if (host_->is_socket()) {
     msghdr message = {};
@@ -169,7 +172,9 @@ base::Result<size_t> HostFile::PollAndTransfer(std::span<const iovec> parts, boo
   if (HostPoller::Ready(host_->fd(), interest) == 0) return base::Errno(EAGAIN);
   // One part only, and a bounded one: what polls writable takes this much without sleeping.
   iovec part = parts.front();
-  if (write) part.iov_len = std::min<size_t>(part.iov_len, S_ISFIFO(host_->mode()) ? PIPE_BUF : kTerminalWriteBytes);
+  if (write)
+    part.iov_len =
+        std::min<size_t>(part.iov_len, S_ISFIFO(host_->mode()) ? PIPE_BUF : kTerminalWriteBytes);
   return Count(write ? writev(host_->fd(), &part, 1) : readv(host_->fd(), &part, 1));
 }
 
@@ -186,7 +191,8 @@ base::Result<size_t> HostFile::Read(Task& task, IoBuffer& to, uint64_t* offset) 
     }
     return PollAndTransfer(parts, false);
   };
-  const size_t count = TRY(to.WithHostMemory(std::min<uint64_t>(to.remaining(), kHostIoBytesMax), true, operation));
+  const size_t count =
+      TRY(to.WithHostMemory(std::min<uint64_t>(to.remaining(), kHostIoBytesMax), true, operation));
   if (offset != nullptr) *offset += count;
   return count;
 }
@@ -203,8 +209,8 @@ base::Result<size_t> HostFile::Write(Task& task, IoBuffer& from, uint64_t* offse
     return PollAndTransfer(parts, true);
   };
   while (from.remaining() > 0) {
-    const auto moved =
-        from.WithHostMemory(std::min<uint64_t>(from.remaining(), kHostIoBytesMax), false, operation);
+    const auto moved = from.WithHostMemory(std::min<uint64_t>(from.remaining(), kHostIoBytesMax),
+                                           false, operation);
     if (!moved.ok()) {
       if (moved.error() == EPIPE) {
         const auto credentials = task.credentials();
@@ -285,14 +291,16 @@ PollMask HostFile::Poll(PollMask interest) {
 std::string HostFile::DisplayName() const {
   const char* kind = host_->is_socket() ? "socket" : S_ISFIFO(host_->mode()) ? "pipe" : "host";
   const auto attributes = inode_->GetAttributes();
-  return std::string(kind) + ":[" + std::to_string(attributes.ok() ? attributes.value().inode : 0) + "]";
+  return std::string(kind) + ":[" + std::to_string(attributes.ok() ? attributes.value().inode : 0) +
+         "]";
 }
 
 std::shared_ptr<HostFileSystem> NewHostFileSystem(Kernel& kernel) {
   return std::make_shared<HostFileSystem>(kernel.clock());
 }
 
-base::Result<FileRef> NewHostFile(Kernel& kernel, const std::shared_ptr<HostFileSystem>& file_system,
+base::Result<FileRef> NewHostFile(Kernel& kernel,
+                                  const std::shared_ptr<HostFileSystem>& file_system,
                                   base::Fd host_fd, const HostFileOwner& owner) {
   struct stat attributes = {};
   if (fstat(host_fd.get(), &attributes) != 0) return base::LastErrno();
@@ -300,10 +308,13 @@ base::Result<FileRef> NewHostFile(Kernel& kernel, const std::shared_ptr<HostFile
   if (flags < 0) return base::LastErrno();
   // The host's O_NONBLOCK is not the guest's affair: it would see EAGAIN where it expects to wait.
   const auto kept = static_cast<uint32_t>(flags) & (O_ACCMODE | O_APPEND);
-  auto host = std::make_shared<HostDescriptor>(kernel, std::move(host_fd), attributes.st_mode, kept);
+  auto host =
+      std::make_shared<HostDescriptor>(kernel, std::move(host_fd), attributes.st_mode, kept);
   auto inode = std::make_shared<HostInode>(*file_system, host, owner);
-  Path path = kernel.vfs().AnonymousPath(file_system, inode, "host:[" + std::to_string(inode->number()) + "]");
-  return FileRef(std::make_shared<HostFile>(std::move(path), kept, RootCredentials(), std::move(inode), std::move(host)));
+  Path path = kernel.vfs().AnonymousPath(file_system, inode,
+                                         "host:[" + std::to_string(inode->number()) + "]");
+  return FileRef(std::make_shared<HostFile>(std::move(path), kept, RootCredentials(),
+                                            std::move(inode), std::move(host)));
 }
 
 }  // namespace sentry

@@ -29,7 +29,8 @@ std::shared_ptr<OverlayInode> MakeInode(Overlay& overlay, const InodeRef& lower,
 Overlay::Overlay(FileSystemRef lower, std::shared_ptr<Tmpfs> upper)
     : lower_(std::move(lower)), upper_(std::move(upper)), device_(AllocateDevice()) {}
 
-Result<std::shared_ptr<Overlay>> Overlay::Create(FileSystemRef lower, std::shared_ptr<Tmpfs> upper) {
+Result<std::shared_ptr<Overlay>> Overlay::Create(FileSystemRef lower,
+                                                 std::shared_ptr<Tmpfs> upper) {
   const InodeRef lower_root = lower->root();
   auto overlay = std::make_shared<Overlay>(std::move(lower), std::move(upper));
   overlay->root_ = TRY(overlay->Wrap(lower_root));
@@ -48,7 +49,8 @@ Overlay::~Overlay() {
   while (!pending.empty()) {
     const std::shared_ptr<OverlayInode> inode = std::move(pending.back());
     pending.pop_back();
-    if (inode != nullptr && inode->type() == S_IFDIR) static_cast<OverlayDirectory&>(*inode).TakeDirectories(&pending);
+    if (inode != nullptr && inode->type() == S_IFDIR)
+      static_cast<OverlayDirectory&>(*inode).TakeDirectories(&pending);
   }
 }
 

@@ -1,12 +1,13 @@
 #pragma once
 
-// A writable layer in memory over a file system that nobody changes (Linux's overlayfs, with the upper layer in the memory pool): the
-// container's root over its image.
+// A writable layer in memory over a file system that nobody changes (Linux's overlayfs, with the
+// upper layer in the memory pool): the container's root over its image.
 //
-// Nothing but this file system ever sees the upper layer, so it has no directory tree of its own: each
-// directory here is "what the lower one says, except for these names", and what is changed hangs on the inode object itself. So a
-// lower directory is renamed by moving one pointer, hard links survive a copy-up, inode numbers never change,
-// and no name is reserved for whiteouts. README.md has the whole picture.
+// Nothing but this file system ever sees the upper layer, so it has no directory tree of its own:
+// each directory here is "what the lower one says, except for these names", and what is changed
+// hangs on the inode object itself. So a lower directory is renamed by moving one pointer, hard
+// links survive a copy-up, inode numbers never change, and no name is reserved for whiteouts.
+// README.md has the whole picture.
 
 #include <atomic>
 #include <cstdint>
@@ -24,8 +25,10 @@ class OverlayInode;
 
 class Overlay final : public FileSystem {
  public:
-  // `upper` is this overlay's alone: it accounts for inodes and pages. EIO and the like from the lower root.
-  static base::Result<std::shared_ptr<Overlay>> Create(FileSystemRef lower, std::shared_ptr<Tmpfs> upper);
+  // `upper` is this overlay's alone: it accounts for inodes and pages. EIO and the like from the
+  // lower root.
+  static base::Result<std::shared_ptr<Overlay>> Create(FileSystemRef lower,
+                                                       std::shared_ptr<Tmpfs> upper);
   Overlay(FileSystemRef lower, std::shared_ptr<Tmpfs> upper);
   ~Overlay() override;
 

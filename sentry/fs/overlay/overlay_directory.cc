@@ -31,7 +31,8 @@ class OverlayDirectoryFile final : public File {
   Result<uint64_t> Seek(Task&, uint64_t position, int64_t offset, int whence) override {
     int64_t target = offset;
     if (whence == SEEK_CUR) {
-      if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target)) return Errno(EINVAL);
+      if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target))
+        return Errno(EINVAL);
     } else if (whence != SEEK_SET) {
       return Errno(EINVAL);
     }
@@ -59,7 +60,8 @@ class OverlayDirectoryFile final : public File {
 
 OverlayDirectory::OverlayDirectory(Overlay& file_system, uint64_t number, InodeRef lower,
                                    std::shared_ptr<TmpfsInode> upper)
-    : OverlayInode(file_system, S_IFDIR, number, std::move(lower), std::move(upper)), parent_number_(number) {}
+    : OverlayInode(file_system, S_IFDIR, number, std::move(lower), std::move(upper)),
+      parent_number_(number) {}
 
 Result<InodeRef> OverlayDirectory::Lookup(std::string_view name) {
   {
@@ -86,7 +88,8 @@ bool OverlayDirectory::IsChanged(std::string_view name) const {
   return changed_.contains(base::Absl(name));
 }
 
-void OverlayDirectory::Put(std::string_view name, std::shared_ptr<OverlayInode> inode, bool lower_has_it) {
+void OverlayDirectory::Put(std::string_view name, std::shared_ptr<OverlayInode> inode,
+                           bool lower_has_it) {
   {
     const absl::MutexLock lock(&mu_);
     std::unique_ptr<Entry>& entry = changed_[base::Absl(name)];
@@ -152,7 +155,8 @@ Result<bool> OverlayDirectory::IsEmpty() {
   return empty;
 }
 
-Result<InodeRef> OverlayDirectory::Insert(std::string_view name, std::shared_ptr<OverlayInode> inode) {
+Result<InodeRef> OverlayDirectory::Insert(std::string_view name,
+                                          std::shared_ptr<OverlayInode> inode) {
   Put(name, inode, false);
   if (inode->type() == S_IFDIR) {
     CountSubdirectory(1);
@@ -179,24 +183,27 @@ Result<InodeRef> OverlayDirectory::CreateUnnamed(const CreateContext& context) {
   return InodeRef(std::make_shared<OverlayRegular>(overlay(), made, nullptr, std::move(upper)));
 }
 
-Result<InodeRef> OverlayDirectory::MakeDirectory(std::string_view name, const CreateContext& context) {
+Result<InodeRef> OverlayDirectory::MakeDirectory(std::string_view name,
+                                                 const CreateContext& context) {
   TRY(CopyUp());
   Tmpfs& store = overlay().upper();
   if (!store.inodes().Take(1)) return Errno(ENOSPC);
   auto upper = std::make_shared<TmpfsNode>(store, S_IFDIR, context, 0);
   upper->CountSubdirectory(1);  // Its own ".".
   const uint64_t made = Overlay::NumberOfUpper(upper->number());
-  return Insert(name, std::make_shared<OverlayDirectory>(overlay(), made, nullptr, std::move(upper)));
+  return Insert(name,
+                std::make_shared<OverlayDirectory>(overlay(), made, nullptr, std::move(upper)));
 }
 
-Result<InodeRef> OverlayDirectory::MakeNode(std::string_view name, const CreateContext& context, uint32_t type,
-                                            uint64_t rdev) {
+Result<InodeRef> OverlayDirectory::MakeNode(std::string_view name, const CreateContext& context,
+                                            uint32_t type, uint64_t rdev) {
   TRY(CopyUp());
   Tmpfs& store = overlay().upper();
   if (!store.inodes().Take(1)) return Errno(ENOSPC);
   auto upper = std::make_shared<TmpfsNode>(store, type, context, rdev);
   const uint64_t made = Overlay::NumberOfUpper(upper->number());
-  return Insert(name, std::make_shared<OverlayInode>(overlay(), type, made, nullptr, std::move(upper)));
+  return Insert(name,
+                std::make_shared<OverlayInode>(overlay(), type, made, nullptr, std::move(upper)));
 }
 
 Result<InodeRef> OverlayDirectory::MakeSymlink(std::string_view name, std::string_view target,
@@ -206,7 +213,8 @@ Result<InodeRef> OverlayDirectory::MakeSymlink(std::string_view name, std::strin
   if (!store.inodes().Take(1)) return Errno(ENOSPC);
   auto upper = std::make_shared<TmpfsSymlink>(store, context, target);
   const uint64_t made = Overlay::NumberOfUpper(upper->number());
-  return Insert(name, std::make_shared<OverlayInode>(overlay(), S_IFLNK, made, nullptr, std::move(upper)));
+  return Insert(
+      name, std::make_shared<OverlayInode>(overlay(), S_IFLNK, made, nullptr, std::move(upper)));
 }
 
 Result<void> OverlayDirectory::Link(std::string_view name, Inode& target) {
@@ -235,8 +243,9 @@ Result<void> OverlayDirectory::RemoveDirectory(std::string_view name, Inode& chi
   return {};
 }
 
-Result<void> OverlayDirectory::Exchange(std::string_view old_name, OverlayInode& mine, OverlayDirectory& other,
-                                        std::string_view new_name, OverlayInode& theirs) {
+Result<void> OverlayDirectory::Exchange(std::string_view old_name, OverlayInode& mine,
+                                        OverlayDirectory& other, std::string_view new_name,
+                                        OverlayInode& theirs) {
   Put(old_name, theirs.self(), true);
   other.Put(new_name, mine.self(), true);
   if (this != &other) {
@@ -291,7 +300,8 @@ Result<void> OverlayDirectory::Rename(std::string_view old_name, Inode& child, I
   if ((flags & RENAME_WHITEOUT) != 0) {
     auto upper = std::make_shared<TmpfsNode>(store, S_IFCHR, CreateContext{}, 0);
     const uint64_t made = Overlay::NumberOfUpper(upper->number());
-    Put(old_name, std::make_shared<OverlayInode>(overlay(), S_IFCHR, made, nullptr, std::move(upper)), false);
+    Put(old_name,
+        std::make_shared<OverlayInode>(overlay(), S_IFCHR, made, nullptr, std::move(upper)), false);
   }
   return moved.SetAttributes({});  // ctime
 }
@@ -320,8 +330,8 @@ Result<void> OverlayDirectory::ReadEntries(uint64_t* offset, const DirectorySink
 }
 
 Result<FileRef> OverlayDirectory::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<OverlayDirectoryFile>(path, flags, task.credentials(),
-                                                        std::static_pointer_cast<OverlayDirectory>(self())));
+  return FileRef(std::make_shared<OverlayDirectoryFile>(
+      path, flags, task.credentials(), std::static_pointer_cast<OverlayDirectory>(self())));
 }
 
 void OverlayDirectory::TakeDirectories(std::vector<std::shared_ptr<OverlayInode>>* directories) {

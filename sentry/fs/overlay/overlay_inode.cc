@@ -54,7 +54,8 @@ Result<void> OverlayInode::CopyUpLocked() {
   if (is_copied_up()) return {};
   const Attributes attributes = TRY(lower_->GetAttributes());
   if (!overlay_.upper().inodes().Take(1)) return Errno(ENOSPC);
-  std::shared_ptr<TmpfsInode> upper = MakeUpper({attributes.mode, attributes.uid, attributes.gid}, attributes.rdev);
+  std::shared_ptr<TmpfsInode> upper =
+      MakeUpper({attributes.mode, attributes.uid, attributes.gid}, attributes.rdev);
   upper->CopyAttributes(attributes);
   owned_upper_ = std::move(upper);
   upper_.store(owned_upper_.get(), std::memory_order_release);
@@ -115,7 +116,8 @@ Result<void> OverlayInode::CopyUpXattrs() {
   return {};
 }
 
-Result<void> OverlayInode::SetXattr(std::string_view name, std::span<const std::byte> value, int flags) {
+Result<void> OverlayInode::SetXattr(std::string_view name, std::span<const std::byte> value,
+                                    int flags) {
   TRY(CopyUpXattrs());
   return upper().SetXattr(name, value, flags);
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// Inodes of the overlay. `lower` never changes; `upper` comes by copy-up and then holds the attributes (and for regular files, later,
-// the content). Lock order: copy_mu_, the overlay's mu_, a directory's mu_. Under copy_mu_ the lower file system is called.
+// Inodes of the overlay. `lower` never changes; `upper` comes by copy-up and then holds the
+// attributes (and for regular files, later, the content). Lock order: copy_mu_, the overlay's mu_,
+// a directory's mu_. Under copy_mu_ the lower file system is called.
 
 #include <atomic>
 #include <memory>
@@ -28,11 +29,12 @@ class OverlayInode : public Inode {
 
   uint32_t type() const override { return type_; }
   base::Result<Attributes> GetAttributes() override;
-  base::Result<void> SetAttributes(const AttributeChanges& changes) override ABSL_LOCKS_EXCLUDED(copy_mu_);
+  base::Result<void> SetAttributes(const AttributeChanges& changes) override
+      ABSL_LOCKS_EXCLUDED(copy_mu_);
   base::Result<std::string> ReadLink() override;
   base::Result<std::string> GetXattr(std::string_view name) override;
-  base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value, int flags) override
-      ABSL_LOCKS_EXCLUDED(copy_mu_);
+  base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value,
+                              int flags) override ABSL_LOCKS_EXCLUDED(copy_mu_);
   base::Result<void> RemoveXattr(std::string_view name) override ABSL_LOCKS_EXCLUDED(copy_mu_);
   base::Result<std::vector<std::string>> ListXattr() override;
 
@@ -46,7 +48,9 @@ class OverlayInode : public Inode {
   bool is_copied_up() const { return upper_.load(std::memory_order_acquire) != nullptr; }
   // A name of it went. Precondition: copied up.
   void DropName();
-  std::shared_ptr<OverlayInode> self() { return std::static_pointer_cast<OverlayInode>(shared_from_this()); }
+  std::shared_ptr<OverlayInode> self() {
+    return std::static_pointer_cast<OverlayInode>(shared_from_this());
+  }
 
  protected:
   // The upper inode of the right kind.
@@ -72,7 +76,8 @@ class OverlayInode : public Inode {
 
 class OverlayRegular final : public OverlayInode {
  public:
-  OverlayRegular(Overlay& file_system, uint64_t number, InodeRef lower, std::shared_ptr<TmpfsRegular> upper);
+  OverlayRegular(Overlay& file_system, uint64_t number, InodeRef lower,
+                 std::shared_ptr<TmpfsRegular> upper);
 
   base::Result<void> SetAttributes(const AttributeChanges& changes) override;
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
@@ -94,33 +99,40 @@ class OverlayRegular final : public OverlayInode {
 
 class OverlayDirectory final : public OverlayInode {
  public:
-  OverlayDirectory(Overlay& file_system, uint64_t number, InodeRef lower, std::shared_ptr<TmpfsInode> upper);
+  OverlayDirectory(Overlay& file_system, uint64_t number, InodeRef lower,
+                   std::shared_ptr<TmpfsInode> upper);
 
   base::Result<InodeRef> Lookup(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
   void WillWalk(std::string_view remaining) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<InodeRef> Create(std::string_view name, const CreateContext& context) override;
-  base::Result<InodeRef> MakeDirectory(std::string_view name, const CreateContext& context) override;
-  base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context, uint32_t type,
-                                  uint64_t rdev) override;
+  base::Result<InodeRef> MakeDirectory(std::string_view name,
+                                       const CreateContext& context) override;
+  base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context,
+                                  uint32_t type, uint64_t rdev) override;
   base::Result<InodeRef> MakeSymlink(std::string_view name, std::string_view target,
                                      const CreateContext& context) override;
   base::Result<void> Link(std::string_view name, Inode& target) override;
   base::Result<void> Unlink(std::string_view name, Inode& child) override;
   base::Result<void> RemoveDirectory(std::string_view name, Inode& child) override;
-  base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory, std::string_view new_name,
-                            Inode* replaced, uint32_t flags) override;
+  base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory,
+                            std::string_view new_name, Inode* replaced, uint32_t flags) override;
   base::Result<InodeRef> CreateUnnamed(const CreateContext& context) override;
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
   // Changed names first, then the lower directory's.
-  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   uint64_t parent_number() const { return parent_number_.load(std::memory_order_relaxed); }
-  void set_parent_number(uint64_t number) { parent_number_.store(number, std::memory_order_relaxed); }
+  void set_parent_number(uint64_t number) {
+    parent_number_.store(number, std::memory_order_relaxed);
+  }
   // For the end of the file system: directories that were below this one, without recursion.
-  void TakeDirectories(std::vector<std::shared_ptr<OverlayInode>>* directories) ABSL_LOCKS_EXCLUDED(mu_);
+  void TakeDirectories(std::vector<std::shared_ptr<OverlayInode>>* directories)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  // A name about which this directory differs from the lower one. No inode: it is not there (a whiteout).
+  // A name about which this directory differs from the lower one. No inode: it is not there (a
+  // whiteout).
   struct Entry {
     std::string name;
     std::shared_ptr<OverlayInode> inode;
@@ -129,15 +141,18 @@ class OverlayDirectory final : public OverlayInode {
   };
 
   base::Result<InodeRef> Insert(std::string_view name, std::shared_ptr<OverlayInode> inode);
-  // `name` is `inode` from now on. `lower_has_it`: the lower directory has that name too, if nothing is known of it here.
-  void Put(std::string_view name, std::shared_ptr<OverlayInode> inode, bool lower_has_it) ABSL_LOCKS_EXCLUDED(mu_);
+  // `name` is `inode` from now on. `lower_has_it`: the lower directory has that name too, if
+  // nothing is known of it here.
+  void Put(std::string_view name, std::shared_ptr<OverlayInode> inode, bool lower_has_it)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // `name`, which exists, is gone.
   void Take(std::string_view name) ABSL_LOCKS_EXCLUDED(mu_);
   bool IsChanged(std::string_view name) const ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<bool> IsEmpty() ABSL_LOCKS_EXCLUDED(mu_);
   void CountSubdirectory(int change);
-  base::Result<void> Exchange(std::string_view old_name, OverlayInode& mine, OverlayDirectory& other,
-                              std::string_view new_name, OverlayInode& theirs);
+  base::Result<void> Exchange(std::string_view old_name, OverlayInode& mine,
+                              OverlayDirectory& other, std::string_view new_name,
+                              OverlayInode& theirs);
 
   mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, std::unique_ptr<Entry>> changed_ ABSL_GUARDED_BY(mu_);

@@ -24,16 +24,19 @@ namespace {
 constexpr size_t kCopyBytes = size_t{256} << 10;
 
 bool IsZero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+  return std::all_of(bytes.begin(), bytes.end(),
+                     [](std::byte byte) { return byte == std::byte{0}; });
 }
 
-// A file opened for reading before it was copied up. Reads follow the copy; mappings made before it do not (overlayfs.rst,
-// "Non-standard behavior").
+// A file opened for reading before it was copied up. Reads follow the copy; mappings made before it
+// do not (overlayfs.rst, "Non-standard behavior").
 class OverlayLowerFile final : public File {
  public:
-  OverlayLowerFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<OverlayRegular> regular,
-                   FileRef lower)
-      : File(std::move(path), flags, std::move(credentials)), regular_(std::move(regular)), lower_(std::move(lower)) {}
+  OverlayLowerFile(Path path, uint32_t flags, CredentialsRef credentials,
+                   std::shared_ptr<OverlayRegular> regular, FileRef lower)
+      : File(std::move(path), flags, std::move(credentials)),
+        regular_(std::move(regular)),
+        lower_(std::move(lower)) {}
 
   bool seekable() const override { return true; }
   Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override {
@@ -43,7 +46,8 @@ class OverlayLowerFile final : public File {
     return count;
   }
   Result<uint64_t> Seek(Task& task, uint64_t position, int64_t offset, int whence) override {
-    if (whence != SEEK_DATA && whence != SEEK_HOLE) return File::Seek(task, position, offset, whence);
+    if (whence != SEEK_DATA && whence != SEEK_HOLE)
+      return File::Seek(task, position, offset, whence);
     if (!regular_->has_own_content()) return lower_->Seek(task, position, offset, whence);
     if (offset < 0) return Errno(ENXIO);
     return regular_->upper_regular()->SeekData(static_cast<uint64_t>(offset), whence == SEEK_HOLE);
@@ -87,13 +91,16 @@ Result<void> OverlayRegular::CopyUpContent(uint64_t bytes_max) {
     TRY(to->Resize(size));
     std::vector<std::byte> buffer(std::min<uint64_t>(size, kCopyBytes));
     for (uint64_t offset = 0; offset < size;) {
-      const std::span<std::byte> space(buffer.data(), std::min<uint64_t>(buffer.size(), size - offset));
+      const std::span<std::byte> space(buffer.data(),
+                                       std::min<uint64_t>(buffer.size(), size - offset));
       const size_t count = TRY(lower()->ReadContent(offset, space));
       if (count == 0) break;  // Shorter than it said: the rest reads as zero.
       // Pages of zeros stay holes.
       for (size_t at = 0; at < count; at += kPageSize) {
-        const std::span<const std::byte> page(buffer.data() + at, std::min<size_t>(kPageSize, count - at));
-        if (!IsZero(page) && TRY(to->WriteAt(offset + at, page)) < page.size()) return Errno(ENOSPC);
+        const std::span<const std::byte> page(buffer.data() + at,
+                                              std::min<size_t>(kPageSize, count - at));
+        if (!IsZero(page) && TRY(to->WriteAt(offset + at, page)) < page.size())
+          return Errno(ENOSPC);
       }
       offset += count;
     }
@@ -117,7 +124,8 @@ Result<void> OverlayRegular::SetAttributes(const AttributeChanges& changes) {
 }
 
 Result<size_t> OverlayRegular::ReadContent(uint64_t offset, std::span<std::byte> out) {
-  return has_own_content() ? upper_regular()->ReadContent(offset, out) : lower()->ReadContent(offset, out);
+  return has_own_content() ? upper_regular()->ReadContent(offset, out)
+                           : lower()->ReadContent(offset, out);
 }
 
 Result<FileRef> OverlayRegular::Open(Task& task, const Path& path, uint32_t flags) {
@@ -125,9 +133,9 @@ Result<FileRef> OverlayRegular::Open(Task& task, const Path& path, uint32_t flag
   if (has_own_content()) return upper_regular()->Open(task, path, flags);
   // The lower file is known by this one only: it has no place of its own.
   FileRef opened = TRY(lower()->Open(task, Path{}, flags));
-  return FileRef(std::make_shared<OverlayLowerFile>(path, flags, task.credentials(),
-                                                    std::static_pointer_cast<OverlayRegular>(self()),
-                                                    std::move(opened)));
+  return FileRef(std::make_shared<OverlayLowerFile>(
+      path, flags, task.credentials(), std::static_pointer_cast<OverlayRegular>(self()),
+      std::move(opened)));
 }
 
 }  // namespace sentry

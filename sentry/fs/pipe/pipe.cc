@@ -195,7 +195,8 @@ Result<size_t> Pipe::SpliceIn(size_t length, const Source& source) {
 }
 
 // Both locks are held.
-Result<size_t> Pipe::MoveLocked(Pipe& from, Pipe& to, size_t length, bool keep) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+Result<size_t> Pipe::MoveLocked(Pipe& from, Pipe& to, size_t length,
+                                bool keep) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   size_t total = 0;
   for (size_t i = 0; total < length && !to.IsFull() && i < from.slots_.size();) {
     Slot& slot = from.slots_[i];
@@ -221,8 +222,8 @@ Result<size_t> Pipe::MoveLocked(Pipe& from, Pipe& to, size_t length, bool keep) 
   return total;
 }
 
-Result<size_t> Pipe::Move(Pipe& from, Pipe& to, size_t length, bool keep, bool* from_empty)
-    ABSL_NO_THREAD_SAFETY_ANALYSIS {
+Result<size_t> Pipe::Move(Pipe& from, Pipe& to, size_t length, bool keep,
+                          bool* from_empty) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   CHECK(&from != &to);
   Pipe* const first = std::less<Pipe*>()(&from, &to) ? &from : &to;
   Pipe* const second = first == &from ? &to : &from;

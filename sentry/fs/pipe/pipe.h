@@ -2,9 +2,10 @@
 
 // Pipes and FIFOs (pipe(7), fifo(7)).
 //
-// A pipe is a queue of at most `capacity` pages, as in Linux: a small write is appended to the last page if all of it fits
-// there, else it begins a new one. Counting pages and not bytes is what makes "writable" (a free page) imply that PIPE_BUF
-// bytes can be written at once, and programs do measure how much a pipe takes.
+// A pipe is a queue of at most `capacity` pages, as in Linux: a small write is appended to the last
+// page if all of it fits there, else it begins a new one. Counting pages and not bytes is what
+// makes "writable" (a free page) imply that PIPE_BUF bytes can be written at once, and programs do
+// measure how much a pipe takes.
 
 #include <cstdint>
 #include <deque>
@@ -21,19 +22,21 @@
 
 namespace sentry {
 
-// Thread-safe. Its lock is held while guest memory is copied and while splice(2) calls the other file: see README.md.
+// Thread-safe. Its lock is held while guest memory is copied and while splice(2) calls the other
+// file: see README.md.
 class Pipe {
  public:
   static constexpr size_t kPageBytes = 4096;  // PIPE_BUF too.
   static constexpr size_t kPagesDefault = 16;
-  static constexpr size_t kBytesMax = size_t{1} << 20;                // /proc/sys/fs/pipe-max-size
+  static constexpr size_t kBytesMax = size_t{1} << 20;  // /proc/sys/fs/pipe-max-size
   static constexpr size_t kPrivilegedBytesMax = size_t{1} << 31;
 
   Pipe() = default;
   Pipe(const Pipe&) = delete;
   Pipe& operator=(const Pipe&) = delete;
 
-  // --- Ends. Each Open is matched by a Close with the same roles; the content goes with the last end.
+  // --- Ends. Each Open is matched by a Close with the same roles; the content goes with the last
+  // end.
   void Open(bool reader, bool writer) ABSL_LOCKS_EXCLUDED(mu_);
   void Close(bool reader, bool writer) ABSL_LOCKS_EXCLUDED(mu_);
   // How often either end was opened: FIFO opens wait for a change. And how many are open.
@@ -47,18 +50,23 @@ class Pipe {
 
   // --- Data. 0 at end of file; EAGAIN.
   base::Result<size_t> Read(IoBuffer& to) ABSL_LOCKS_EXCLUDED(mu_);
-  // EPIPE; EAGAIN: full. With `partial`, what fits is the result, else EAGAIN until all is taken. `packets`: O_DIRECT.
+  // EPIPE; EAGAIN: full. With `partial`, what fits is the result, else EAGAIN until all is taken.
+  // `packets`: O_DIRECT.
   base::Result<size_t> Write(IoBuffer& from, bool packets, bool partial) ABSL_LOCKS_EXCLUDED(mu_);
-  // splice(2) from and to something else: at most `length` bytes, passed on until `sink` takes less than given / taken until
-  // `source` gives less than asked. Errors are theirs, if nothing was moved before.
+  // splice(2) from and to something else: at most `length` bytes, passed on until `sink` takes less
+  // than given / taken until `source` gives less than asked. Errors are theirs, if nothing was
+  // moved before.
   using Sink = std::function<base::Result<size_t>(std::span<const std::byte>)>;
   using Source = std::function<base::Result<size_t>(std::span<std::byte>)>;
   base::Result<size_t> SpliceOut(size_t length, const Sink& sink) ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<size_t> SpliceIn(size_t length, const Source& source) ABSL_LOCKS_EXCLUDED(mu_);
-  // splice(2) and tee(2) (`keep`) between two different pipes. `from_empty` tells which one EAGAIN is about.
-  static base::Result<size_t> Move(Pipe& from, Pipe& to, size_t length, bool keep, bool* from_empty);
+  // splice(2) and tee(2) (`keep`) between two different pipes. `from_empty` tells which one EAGAIN
+  // is about.
+  static base::Result<size_t> Move(Pipe& from, Pipe& to, size_t length, bool keep,
+                                   bool* from_empty);
 
-  PollMask Poll(bool reader, bool writer, uint64_t writers_ever_at_open) const ABSL_LOCKS_EXCLUDED(mu_);
+  PollMask Poll(bool reader, bool writer, uint64_t writers_ever_at_open) const
+      ABSL_LOCKS_EXCLUDED(mu_);
   WaitQueue& queue() { return queue_; }
   size_t bytes() const ABSL_LOCKS_EXCLUDED(mu_);
   size_t capacity_bytes() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -91,8 +99,10 @@ class Pipe {
 // One end of a pipe, or both (a FIFO opened O_RDWR).
 class PipeFile : public File {
  public:
-  // Opens the end; the destructor closes it. `writers_ever`: POLLHUP is for those who have seen a writer.
-  PipeFile(std::shared_ptr<Pipe> pipe, Path path, uint32_t flags, CredentialsRef credentials, bool is_fifo);
+  // Opens the end; the destructor closes it. `writers_ever`: POLLHUP is for those who have seen a
+  // writer.
+  PipeFile(std::shared_ptr<Pipe> pipe, Path path, uint32_t flags, CredentialsRef credentials,
+           bool is_fifo);
   ~PipeFile() override;
 
   const std::shared_ptr<Pipe>& pipe() const { return pipe_; }

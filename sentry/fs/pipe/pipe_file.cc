@@ -20,8 +20,11 @@ namespace sentry {
 using base::Errno;
 using base::Result;
 
-PipeFile::PipeFile(std::shared_ptr<Pipe> pipe, Path path, uint32_t flags, CredentialsRef credentials, bool is_fifo)
-    : File(std::move(path), flags, std::move(credentials)), pipe_(std::move(pipe)), is_fifo_(is_fifo) {
+PipeFile::PipeFile(std::shared_ptr<Pipe> pipe, Path path, uint32_t flags,
+                   CredentialsRef credentials, bool is_fifo)
+    : File(std::move(path), flags, std::move(credentials)),
+      pipe_(std::move(pipe)),
+      is_fifo_(is_fifo) {
   pipe_->Open(readable(), writable());
 }
 
@@ -36,8 +39,10 @@ Result<size_t> PipeFile::Write(Task& task, IoBuffer& from, uint64_t* offset) {
   (void)offset;
   const Result<size_t> written = pipe_->Write(from, (flags() & O_DIRECT) != 0, nonblocking());
   if (!written.ok() && written.error() == EPIPE) {
-    // A reader that leaves in the middle of a long write makes it a short one, but the signal comes all the same.
-    TRY(task.SendSignal(SignalInfo::FromUser(SIGPIPE, task.group().id(), task.own_credentials().uid)));
+    // A reader that leaves in the middle of a long write makes it a short one, but the signal comes
+    // all the same.
+    TRY(task.SendSignal(
+        SignalInfo::FromUser(SIGPIPE, task.group().id(), task.own_credentials().uid)));
     if (from.done() > 0) return size_t{0};
   }
   return written;
@@ -52,11 +57,13 @@ Result<uint64_t> PipeFile::Ioctl(Task& task, uint32_t command, uint64_t argument
 
 Result<uint64_t> PipeFile::Fcntl(Task& task, int command, uint64_t argument) {
   switch (command) {
-    case F_GETPIPE_SZ: return pipe_->capacity_bytes();
+    case F_GETPIPE_SZ:
+      return pipe_->capacity_bytes();
     case F_SETPIPE_SZ:
       return TRY(pipe_->SetCapacity(static_cast<uint32_t>(argument),
                                     task.own_credentials().HasCapability(CAP_SYS_RESOURCE)));
-    default: return Errno(EINVAL);
+    default:
+      return Errno(EINVAL);
   }
 }
 
@@ -70,8 +77,10 @@ PipeEnds MakePipe(Task& task, uint32_t flags) {
   const CredentialsRef credentials = task.credentials();
   const Path path = task.kernel().anonymous_files().MakePipePath(pipe, *credentials);
   PipeEnds ends;
-  ends.reader = std::make_shared<PipeFile>(pipe, path, O_RDONLY | flags, credentials, /*is_fifo=*/false);
-  ends.writer = std::make_shared<PipeFile>(pipe, path, O_WRONLY | flags, credentials, /*is_fifo=*/false);
+  ends.reader =
+      std::make_shared<PipeFile>(pipe, path, O_RDONLY | flags, credentials, /*is_fifo=*/false);
+  ends.writer =
+      std::make_shared<PipeFile>(pipe, path, O_WRONLY | flags, credentials, /*is_fifo=*/false);
   return ends;
 }
 
@@ -105,7 +114,8 @@ Result<FileRef> OpenFifo(Task& task, const Path& path, uint32_t flags) {
   const bool reads = (flags & O_ACCMODE) != O_WRONLY;
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
   const bool nonblocking = (flags & O_NONBLOCK) != 0;
-  // Looked at before this end exists: an end that opens later sees this one, and may be gone again before we look.
+  // Looked at before this end exists: an end that opens later sees this one, and may be gone again
+  // before we look.
   const Pipe::Ends before = pipe->ends();
   if (is_fifo && !reads && nonblocking && before.readers == 0) return Errno(ENXIO);
 

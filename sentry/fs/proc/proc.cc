@@ -1,5 +1,6 @@
-// The root of /proc: a directory per process, "self" and "thread-self", and the files about the system. Tasks come and go, so no
-// dentry of this file system is trusted: what is about a task says whether the task is still there.
+// The root of /proc: a directory per process, "self" and "thread-self", and the files about the
+// system. Tasks come and go, so no dentry of this file system is trusted: what is about a task says
+// whether the task is still there.
 
 #include "sentry/fs/proc/proc.h"
 
@@ -22,12 +23,14 @@ constexpr uint64_t kProcessPositions = uint64_t{1} << 16;
 
 class ProcRoot final : public StaticDirectory {
  public:
-  explicit ProcRoot(ProcFileSystem& file_system) : StaticDirectory(file_system, 0555, 1), proc_(file_system) {}
+  explicit ProcRoot(ProcFileSystem& file_system)
+      : StaticDirectory(file_system, 0555, 1), proc_(file_system) {}
 
   base::Result<InodeRef> Lookup(std::string_view name) override {
     int32_t pid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error != std::errc() || end != name.data() + name.size() || pid <= 0 || name.front() == '0') {
+    if (error != std::errc() || end != name.data() + name.size() || pid <= 0 ||
+        name.front() == '0') {
       return StaticDirectory::Lookup(name);
     }
     // A thread's id works here, too, though it is not listed (proc(5)).
@@ -58,7 +61,8 @@ class ProcRoot final : public StaticDirectory {
 }  // namespace
 
 ProcFileSystem::ProcFileSystem(Kernel& kernel)
-    : SyntheticFileSystem({.type_name = "proc", .magic = kProcMagic, .caches_dentries = false}, kernel.clock()),
+    : SyntheticFileSystem({.type_name = "proc", .magic = kProcMagic, .caches_dentries = false},
+                          kernel.clock()),
       kernel_(kernel) {}
 
 bool ProcFileSystem::Revalidate(Inode&, std::string_view, Inode& child) {
@@ -69,17 +73,18 @@ bool ProcFileSystem::Revalidate(Inode&, std::string_view, Inode& child) {
 bool MayInspect(const Credentials& reader, const Task& subject) {
   const CredentialsRef own = subject.credentials();
   if (reader.HasCapability(CAP_SYS_PTRACE)) return true;
-  const bool same = reader.fsuid == own->uid && reader.fsuid == own->euid && reader.fsuid == own->suid &&
-                    reader.fsgid == own->gid && reader.fsgid == own->egid && reader.fsgid == own->sgid;
+  const bool same = reader.fsuid == own->uid && reader.fsuid == own->euid &&
+                    reader.fsuid == own->suid && reader.fsgid == own->gid &&
+                    reader.fsgid == own->egid && reader.fsgid == own->sgid;
   if (!same) return false;
   const std::shared_ptr<MemoryManager> memory = subject.memory_ref();
   return memory == nullptr || memory->dumpable().load() == 1;
 }
 
-void AddText(ProcFileSystem& file_system, StaticDirectory& directory, std::string name, TextInode::Reader reader,
-             uint32_t mode, TextInode::Writer writer) {
-  directory.Add(std::move(name),
-                std::make_shared<TextInode>(file_system, mode, std::move(reader), std::move(writer)));
+void AddText(ProcFileSystem& file_system, StaticDirectory& directory, std::string name,
+             TextInode::Reader reader, uint32_t mode, TextInode::Writer writer) {
+  directory.Add(std::move(name), std::make_shared<TextInode>(file_system, mode, std::move(reader),
+                                                             std::move(writer)));
 }
 
 std::string Format(const char* format, ...) {
@@ -99,10 +104,12 @@ FileSystemRef NewProc(Kernel& kernel) {
   auto file_system = std::make_shared<ProcFileSystem>(kernel);
   file_system->set_network_directory(NewNetworkDirectory(*file_system));
   auto root = std::make_shared<ProcRoot>(*file_system);
-  root->Add("self", std::make_shared<LinkInode>(*file_system, [](Task& task) -> base::Result<std::string> {
+  root->Add("self",
+            std::make_shared<LinkInode>(*file_system, [](Task& task) -> base::Result<std::string> {
               return std::to_string(task.group().id());
             }));
-  root->Add("thread-self", std::make_shared<LinkInode>(*file_system, [](Task& task) -> base::Result<std::string> {
+  root->Add("thread-self",
+            std::make_shared<LinkInode>(*file_system, [](Task& task) -> base::Result<std::string> {
               return Format("%d/task/%d", task.group().id(), task.tid());
             }));
   root->Add("net", std::make_shared<LinkInode>(*file_system, std::string("self/net")));

@@ -15,7 +15,8 @@ class Task;
 // `kernel` outlives it.
 FileSystemRef NewProc(Kernel& kernel);
 
-// The task whose directory below /proc `file` is, which serves as a pidfd (pidfd_send_signal(2)). Null if it is none, or gone.
+// The task whose directory below /proc `file` is, which serves as a pidfd (pidfd_send_signal(2)).
+// Null if it is none, or gone.
 std::shared_ptr<Task> TaskOfProcDirectory(const File& file);
 
 }  // namespace sentry

@@ -27,8 +27,11 @@ Result<FileRef> FileOf(const std::weak_ptr<Task>& weak, int32_t number) {
 class FdLink final : public SyntheticInode, public TransientInode {
  public:
   FdLink(ProcFileSystem& file_system, const TaskRef& task, int32_t number, const File& file)
-      : SyntheticInode(file_system, S_IFLNK | 0100 | (file.readable() ? 0400 : 0) | (file.writable() ? 0200 : 0)),
-        proc_(file_system), task_(task), number_(number) {}
+      : SyntheticInode(file_system, S_IFLNK | 0100 | (file.readable() ? 0400 : 0) |
+                                        (file.writable() ? 0200 : 0)),
+        proc_(file_system),
+        task_(task),
+        number_(number) {}
   // Another file may be there at any time: always looked up again.
   bool StillThere() const override { return false; }
 
@@ -58,13 +61,17 @@ Result<std::string> FdInfoText(Task& task, int32_t number) {
     position = file->position();
   }
   const std::shared_ptr<FdTable> table = task.fds_ref();
-  const Result<bool> close_on_exec = table != nullptr ? table->close_on_exec(number) : Result<bool>(false);
+  const Result<bool> close_on_exec =
+      table != nullptr ? table->close_on_exec(number) : Result<bool>(false);
   const uint32_t flags =
-      file->flags() | (close_on_exec.ok() && close_on_exec.value() ? static_cast<uint32_t>(O_CLOEXEC) : 0);
+      file->flags() |
+      (close_on_exec.ok() && close_on_exec.value() ? static_cast<uint32_t>(O_CLOEXEC) : 0);
   const uint64_t mount = file->path().mount != nullptr ? file->path().mount->id : 0;
   uint64_t inode = 0;
-  if (const Result<Attributes> attributes = file->GetAttributes(); attributes.ok()) inode = attributes.value().inode;
-  return Format("pos:\t%llu\nflags:\t0%o\nmnt_id:\t%llu\nino:\t%llu\n", static_cast<unsigned long long>(position), flags,
+  if (const Result<Attributes> attributes = file->GetAttributes(); attributes.ok())
+    inode = attributes.value().inode;
+  return Format("pos:\t%llu\nflags:\t0%o\nmnt_id:\t%llu\nino:\t%llu\n",
+                static_cast<unsigned long long>(position), flags,
                 static_cast<unsigned long long>(mount), static_cast<unsigned long long>(inode)) +
          file->FdInfo();
 }
@@ -72,7 +79,10 @@ Result<std::string> FdInfoText(Task& task, int32_t number) {
 class FdDirectory final : public SyntheticDirectory, public TransientInode {
  public:
   FdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool info, uint64_t number)
-      : SyntheticDirectory(file_system, info ? 0555 : 0500, number), proc_(file_system), task_(task), info_(info) {}
+      : SyntheticDirectory(file_system, info ? 0555 : 0500, number),
+        proc_(file_system),
+        task_(task),
+        info_(info) {}
   bool StillThere() const override { return task_.lock() != nullptr; }
   Owner owner() const override {
     const TaskRef task = task_.lock();
@@ -90,8 +100,8 @@ class FdDirectory final : public SyntheticDirectory, public TransientInode {
     const TaskRef task = task_.lock();
     int32_t number = -1;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-    const bool canonical = error == std::errc() && end == name.data() + name.size() && number >= 0 &&
-                           (name == "0" || name.front() != '0');
+    const bool canonical = error == std::errc() && end == name.data() + name.size() &&
+                           number >= 0 && (name == "0" || name.front() != '0');
     if (task == nullptr || !canonical) return Errno(ENOENT);
     const FileRef file = TRY(FileOf(task_, number));
     if (!info_) return InodeRef(std::make_shared<FdLink>(proc_, task, number, *file));
@@ -124,7 +134,8 @@ class FdDirectory final : public SyntheticDirectory, public TransientInode {
 
 }  // namespace
 
-InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool info, uint64_t number) {
+InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool info,
+                        uint64_t number) {
   return std::make_shared<FdDirectory>(file_system, task, info, number);
 }
 

@@ -50,7 +50,8 @@ bool MayInspect(const Credentials& reader, const Task& subject);
 // --- Trees.
 // /proc/N, or /proc/N/task/T if `is_thread`.
 InodeRef NewTaskDirectory(ProcFileSystem& file_system, const TaskRef& task, bool is_thread);
-InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool info, uint64_t number);
+InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool info,
+                        uint64_t number);
 // Adds cpuinfo, meminfo, stat, ... to the root.
 void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root);
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system);
@@ -70,8 +71,8 @@ base::Result<std::string> TaskMountInfo(Task& reader, Task& subject);
 base::Result<std::string> TaskMountStats(Task& reader, Task& subject);
 
 // A file of text with a name, for StaticDirectory.
-void AddText(ProcFileSystem& file_system, StaticDirectory& directory, std::string name, TextInode::Reader reader,
-             uint32_t mode = 0444, TextInode::Writer writer = {});
+void AddText(ProcFileSystem& file_system, StaticDirectory& directory, std::string name,
+             TextInode::Reader reader, uint32_t mode = 0444, TextInode::Writer writer = {});
 
 // printf into a string.
 [[gnu::format(printf, 1, 2)]] std::string Format(const char* format, ...);

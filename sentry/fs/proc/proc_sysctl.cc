@@ -1,4 +1,5 @@
-// /proc/sys (proc_sys(5)). What a container may only read is read-only here; what it may set and somebody reads back is kept.
+// /proc/sys (proc_sys(5)). What a container may only read is read-only here; what it may set and
+// somebody reads back is kept.
 
 #include <algorithm>
 #include <atomic>
@@ -27,40 +28,97 @@ struct Fixed {
   const char* text;
 };
 
-void AddFixed(ProcFileSystem& file_system, StaticDirectory& directory, std::span<const Fixed> files) {
+void AddFixed(ProcFileSystem& file_system, StaticDirectory& directory,
+              std::span<const Fixed> files) {
   for (const Fixed& file : files) {
-    AddText(file_system, directory, file.name, [text = file.text](Task&) -> Result<std::string> { return std::string(text) + "\n"; });
+    AddText(file_system, directory, file.name,
+            [text = file.text](Task&) -> Result<std::string> { return std::string(text) + "\n"; });
   }
 }
 
-constexpr Fixed kKernelFiles[] = {
-    {"cap_last_cap", "40"}, {"core_pattern", "core"}, {"core_uses_pid", "0"}, {"dmesg_restrict", "1"}, {"hung_task_timeout_secs", "0"},
-    {"io_uring_disabled", "2"}, {"kptr_restrict", "1"}, {"msgmax", "8192"}, {"msgmnb", "16384"}, {"msgmni", "32000"},
-    {"ngroups_max", "65536"}, {"numa_balancing", "0"}, {"osrelease", nullptr}, {"ostype", "Linux"}, {"overflowgid", "65534"},
-    {"overflowuid", "65534"}, {"panic", "0"}, {"perf_event_paranoid", "4"}, {"pid_max", "32768"}, {"printk", "4\t4\t1\t7"},
-    {"randomize_va_space", "2"}, {"sched_autogroup_enabled", "0"}, {"sem", "32000\t1024000000\t500\t32000"},
-    {"shmall", "18446744073692774399"}, {"shmmax", "18446744073692774399"}, {"shmmni", "4096"}, {"sysrq", "0"}, {"tainted", "0"},
-    {"unprivileged_bpf_disabled", "2"}, {"version", nullptr}};
+constexpr Fixed kKernelFiles[] = {{"cap_last_cap", "40"},
+                                  {"core_pattern", "core"},
+                                  {"core_uses_pid", "0"},
+                                  {"dmesg_restrict", "1"},
+                                  {"hung_task_timeout_secs", "0"},
+                                  {"io_uring_disabled", "2"},
+                                  {"kptr_restrict", "1"},
+                                  {"msgmax", "8192"},
+                                  {"msgmnb", "16384"},
+                                  {"msgmni", "32000"},
+                                  {"ngroups_max", "65536"},
+                                  {"numa_balancing", "0"},
+                                  {"osrelease", nullptr},
+                                  {"ostype", "Linux"},
+                                  {"overflowgid", "65534"},
+                                  {"overflowuid", "65534"},
+                                  {"panic", "0"},
+                                  {"perf_event_paranoid", "4"},
+                                  {"pid_max", "32768"},
+                                  {"printk", "4\t4\t1\t7"},
+                                  {"randomize_va_space", "2"},
+                                  {"sched_autogroup_enabled", "0"},
+                                  {"sem", "32000\t1024000000\t500\t32000"},
+                                  {"shmall", "18446744073692774399"},
+                                  {"shmmax", "18446744073692774399"},
+                                  {"shmmni", "4096"},
+                                  {"sysrq", "0"},
+                                  {"tainted", "0"},
+                                  {"unprivileged_bpf_disabled", "2"},
+                                  {"version", nullptr}};
 constexpr Fixed kVmFiles[] = {
-    {"dirty_background_ratio", "10"}, {"dirty_ratio", "20"}, {"max_map_count", "65530"}, {"mmap_min_addr", "65536"},
-    {"nr_hugepages", "0"}, {"overcommit_memory", "0"}, {"overcommit_ratio", "50"}, {"swappiness", "60"}, {"vfs_cache_pressure", "100"},
-    {"overcommit_kbytes", "0"}, {"min_free_kbytes", "0"}};
-constexpr Fixed kFsFiles[] = {
-    {"aio-max-nr", "65536"}, {"aio-nr", "0"}, {"file-max", "9223372036854775807"}, {"file-nr", "0\t0\t9223372036854775807"},
-    {"lease-break-time", "45"}, {"leases-enable", "1"}, {"mount-max", "100000"}, {"nr_open", "1048576"}, {"overflowgid", "65534"},
-    {"overflowuid", "65534"}, {"pipe-max-size", "1048576"}, {"pipe-user-pages-hard", "0"}, {"pipe-user-pages-soft", "16384"},
-    {"protected_fifos", "0"}, {"protected_hardlinks", "0"}, {"protected_regular", "0"}, {"protected_symlinks", "0"},
-    {"suid_dumpable", "0"}};
-constexpr Fixed kInotifyFiles[] = {{"max_queued_events", "16384"}, {"max_user_instances", "128"}, {"max_user_watches", "65536"}};
-constexpr Fixed kMqueueFiles[] = {{"msg_default", "10"}, {"msg_max", "10"}, {"msgsize_default", "8192"}, {"msgsize_max", "8192"},
+    {"dirty_background_ratio", "10"}, {"dirty_ratio", "20"},   {"max_map_count", "65530"},
+    {"mmap_min_addr", "65536"},       {"nr_hugepages", "0"},   {"overcommit_memory", "0"},
+    {"overcommit_ratio", "50"},       {"swappiness", "60"},    {"vfs_cache_pressure", "100"},
+    {"overcommit_kbytes", "0"},       {"min_free_kbytes", "0"}};
+constexpr Fixed kFsFiles[] = {{"aio-max-nr", "65536"},
+                              {"aio-nr", "0"},
+                              {"file-max", "9223372036854775807"},
+                              {"file-nr", "0\t0\t9223372036854775807"},
+                              {"lease-break-time", "45"},
+                              {"leases-enable", "1"},
+                              {"mount-max", "100000"},
+                              {"nr_open", "1048576"},
+                              {"overflowgid", "65534"},
+                              {"overflowuid", "65534"},
+                              {"pipe-max-size", "1048576"},
+                              {"pipe-user-pages-hard", "0"},
+                              {"pipe-user-pages-soft", "16384"},
+                              {"protected_fifos", "0"},
+                              {"protected_hardlinks", "0"},
+                              {"protected_regular", "0"},
+                              {"protected_symlinks", "0"},
+                              {"suid_dumpable", "0"}};
+constexpr Fixed kInotifyFiles[] = {
+    {"max_queued_events", "16384"}, {"max_user_instances", "128"}, {"max_user_watches", "65536"}};
+constexpr Fixed kMqueueFiles[] = {{"msg_default", "10"},
+                                  {"msg_max", "10"},
+                                  {"msgsize_default", "8192"},
+                                  {"msgsize_max", "8192"},
                                   {"queues_max", "256"}};
-constexpr Fixed kCoreFiles[] = {{"netdev_max_backlog", "1000"}, {"optmem_max", "131072"}, {"rmem_default", "212992"},
-                                {"rmem_max", "212992"}, {"somaxconn", "4096"}, {"wmem_default", "212992"}, {"wmem_max", "212992"}};
-constexpr Fixed kIpv4Files[] = {{"ip_forward", "0"}, {"ip_local_port_range", "32768\t60999"}, {"ip_unprivileged_port_start", "1024"},
-    {"ip_local_reserved_ports", ""}, {"ping_group_range", "1\t0"}, {"tcp_fin_timeout", "60"}, {"tcp_keepalive_intvl", "75"}, {"tcp_keepalive_probes", "9"},
-    {"tcp_keepalive_time", "7200"}, {"tcp_max_syn_backlog", "1024"}, {"tcp_rmem", "4096\t131072\t6291456"}, {"tcp_sack", "1"},
-    {"tcp_syncookies", "1"}, {"tcp_timestamps", "1"}, {"tcp_tw_reuse", "2"}, {"tcp_window_scaling", "1"},
-    {"tcp_wmem", "4096\t16384\t4194304"}, {"tcp_congestion_control", "cubic"}, {"tcp_available_congestion_control", "reno cubic"}};
+constexpr Fixed kCoreFiles[] = {{"netdev_max_backlog", "1000"}, {"optmem_max", "131072"},
+                                {"rmem_default", "212992"},     {"rmem_max", "212992"},
+                                {"somaxconn", "4096"},          {"wmem_default", "212992"},
+                                {"wmem_max", "212992"}};
+constexpr Fixed kIpv4Files[] = {{"ip_forward", "0"},
+                                {"ip_local_port_range", "32768\t60999"},
+                                {"ip_unprivileged_port_start", "1024"},
+                                {"ip_local_reserved_ports", ""},
+                                {"ping_group_range", "1\t0"},
+                                {"tcp_fin_timeout", "60"},
+                                {"tcp_keepalive_intvl", "75"},
+                                {"tcp_keepalive_probes", "9"},
+                                {"tcp_keepalive_time", "7200"},
+                                {"tcp_max_syn_backlog", "1024"},
+                                {"tcp_rmem", "4096\t131072\t6291456"},
+                                {"tcp_sack", "1"},
+                                {"tcp_syncookies", "1"},
+                                {"tcp_timestamps", "1"},
+                                {"tcp_tw_reuse", "2"},
+                                {"tcp_window_scaling", "1"},
+                                {"tcp_wmem", "4096\t16384\t4194304"},
+                                {"tcp_congestion_control", "cubic"},
+                                {"tcp_available_congestion_control", "reno cubic"}};
 
 std::string Uuid(Random& random) {
   std::array<uint8_t, 16> bytes;
@@ -78,34 +136,43 @@ std::string Uuid(Random& random) {
 void AddRandom(ProcFileSystem& file_system, StaticDirectory& kernel_directory) {
   const Directory directory = NewDirectory(file_system, kernel_directory, "random");
   Random& random = file_system.kernel().random();
-  AddText(file_system, *directory, "boot_id", [id = Uuid(random)](Task&) -> Result<std::string> { return id + "\n"; });
-  AddText(file_system, *directory, "uuid", [&random](Task&) -> Result<std::string> { return Uuid(random) + "\n"; });
-  constexpr Fixed kFiles[] = {{"entropy_avail", "256"}, {"poolsize", "256"}, {"urandom_min_reseed_secs", "60"},
+  AddText(file_system, *directory, "boot_id",
+          [id = Uuid(random)](Task&) -> Result<std::string> { return id + "\n"; });
+  AddText(file_system, *directory, "uuid",
+          [&random](Task&) -> Result<std::string> { return Uuid(random) + "\n"; });
+  constexpr Fixed kFiles[] = {{"entropy_avail", "256"},
+                              {"poolsize", "256"},
+                              {"urandom_min_reseed_secs", "60"},
                               {"write_wakeup_threshold", "256"}};
   AddFixed(file_system, *directory, kFiles);
 }
 
-std::string FirstLine(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+std::string FirstLine(std::string_view text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
 
 void AddNames(ProcFileSystem& file_system, StaticDirectory& directory) {
   constexpr size_t kNameBytesMax = 64;
   AddText(
-      file_system, directory, "hostname", [](Task& task) -> Result<std::string> { return task.kernel().host_name() + "\n"; }, 0644,
+      file_system, directory, "hostname",
+      [](Task& task) -> Result<std::string> { return task.kernel().host_name() + "\n"; }, 0644,
       [](Task& task, std::string_view text) -> Result<void> {
         task.kernel().set_host_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(
-      file_system, directory, "domainname", [](Task& task) -> Result<std::string> { return task.kernel().domain_name() + "\n"; },
-      0644, [](Task& task, std::string_view text) -> Result<void> {
+      file_system, directory, "domainname",
+      [](Task& task) -> Result<std::string> { return task.kernel().domain_name() + "\n"; }, 0644,
+      [](Task& task, std::string_view text) -> Result<void> {
         task.kernel().set_domain_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(file_system, directory, "threads-max", [](Task& task) -> Result<std::string> {
     return Format("%llu\n", static_cast<unsigned long long>(task.kernel().options().tasks_max));
   });
-  AddText(file_system, directory, "ns_last_pid",
-          [](Task& task) -> Result<std::string> { return Format("%d\n", task.kernel().pids().last_id()); });
+  AddText(file_system, directory, "ns_last_pid", [](Task& task) -> Result<std::string> {
+    return Format("%d\n", task.kernel().pids().last_id());
+  });
 }
 
 }  // namespace
@@ -115,8 +182,11 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
   const Directory kernel_directory = NewDirectory(file_system, *root, "kernel");
   for (const Fixed& file : kKernelFiles) {
     const std::string_view name = file.name;
-    const std::string text(name == "osrelease" ? kReleaseName : name == "version" ? kReleaseVersion : file.text);
-    AddText(file_system, *kernel_directory, file.name, [text](Task&) -> Result<std::string> { return text + "\n"; });
+    const std::string text(name == "osrelease" ? kReleaseName
+                           : name == "version" ? kReleaseVersion
+                                               : file.text);
+    AddText(file_system, *kernel_directory, file.name,
+            [text](Task&) -> Result<std::string> { return text + "\n"; });
   }
   AddNames(file_system, *kernel_directory);
   AddRandom(file_system, *kernel_directory);
@@ -129,7 +199,8 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
   AddFixed(file_system, *NewDirectory(file_system, *net, "core"), kCoreFiles);
   AddFixed(file_system, *NewDirectory(file_system, *net, "ipv4"), kIpv4Files);
   const Directory user = NewDirectory(file_system, *root, "user");
-  constexpr Fixed kUserFiles[] = {{"max_user_namespaces", "0"}, {"max_pid_namespaces", "0"}, {"max_mnt_namespaces", "0"}};
+  constexpr Fixed kUserFiles[] = {
+      {"max_user_namespaces", "0"}, {"max_pid_namespaces", "0"}, {"max_mnt_namespaces", "0"}};
   AddFixed(file_system, *user, kUserFiles);
   return root;
 }

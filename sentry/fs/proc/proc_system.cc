@@ -23,30 +23,110 @@ struct CpuLeaf {
 
 CpuLeaf Leaf(uint32_t leaf, uint32_t subleaf = 0) {
   CpuLeaf out;
-  if (leaf <= __get_cpuid_max(leaf & 0x80000000, nullptr)) __cpuid_count(leaf, subleaf, out.eax, out.ebx, out.ecx, out.edx);
+  if (leaf <= __get_cpuid_max(leaf & 0x80000000, nullptr))
+    __cpuid_count(leaf, subleaf, out.eax, out.ebx, out.ecx, out.edx);
   return out;
 }
 
-// Names by bit; an empty one is reserved or not shown by Linux (arch/x86/include/asm/cpufeatures.h, 6.12).
+// Names by bit; an empty one is reserved or not shown by Linux
+// (arch/x86/include/asm/cpufeatures.h, 6.12).
 using BitNames = std::array<const char*, 32>;
-constexpr BitNames kLeaf1Edx = {"fpu", "vme", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "", "sep", "mtrr", "pge", "mca",
-    "cmov", "pat", "pse36", "pn", "clflush", "", "dts", "acpi", "mmx", "fxsr", "sse", "sse2", "ss", "ht", "tm", "", "pbe"};
-constexpr BitNames kLeaf1Ecx = {"pni", "pclmulqdq", "dtes64", "monitor", "ds_cpl", "vmx", "smx", "est", "tm2", "ssse3", "cid", "sdbg",
-    "fma", "cx16", "xtpr", "pdcm", "", "pcid", "dca", "sse4_1", "sse4_2", "x2apic", "movbe", "popcnt", "tsc_deadline_timer", "aes",
-    "xsave", "", "avx", "f16c", "rdrand", "hypervisor"};
-constexpr BitNames kLeaf7Ebx = {"fsgsbase", "tsc_adjust", "", "bmi1", "hle", "avx2", "", "smep", "bmi2", "erms", "invpcid", "rtm", "cqm",
-    "", "mpx", "rdt_a", "avx512f", "avx512dq", "rdseed", "adx", "smap", "avx512ifma", "", "clflushopt", "clwb", "intel_pt", "avx512pf",
-    "avx512er", "avx512cd", "sha_ni", "avx512bw", "avx512vl"};
-constexpr BitNames kLeaf7Ecx = {"", "avx512vbmi", "umip", "pku", "ospke", "waitpkg", "avx512_vbmi2", "", "gfni", "vaes", "vpclmulqdq",
-    "avx512_vnni", "avx512_bitalg", "tme", "avx512_vpopcntdq", "", "la57", "", "", "", "", "", "rdpid", "", "", "cldemote", "",
-    "movdiri", "movdir64b", "enqcmd", "", ""};
-constexpr BitNames kLeaf7Edx = {"", "", "", "", "fsrm", "", "", "", "avx512_vp2intersect", "", "md_clear", "", "", "", "serialize", "", "",
-    "", "pconfig", "arch_lbr", "ibt", "", "amx_bf16", "avx512_fp16", "amx_tile", "amx_int8", "", "", "flush_l1d", "arch_capabilities", "", ""};
-constexpr BitNames kExtendedEdx = {"", "", "", "", "", "", "", "", "", "", "", "syscall", "", "", "", "", "", "", "", "mp", "nx", "",
-    "mmxext", "", "", "fxsr_opt", "pdpe1gb", "rdtscp", "", "lm", "3dnowext", "3dnow"};
-constexpr BitNames kExtendedEcx = {"lahf_lm", "cmp_legacy", "svm", "extapic", "cr8_legacy", "abm", "sse4a", "misalignsse",
-    "3dnowprefetch", "osvw", "ibs", "xop", "skinit", "wdt", "", "lwp", "fma4", "tce", "", "nodeid_msr", "", "tbm", "topoext",
-    "perfctr_core", "perfctr_nb", "", "bpext", "ptsc", "perfctr_llc", "mwaitx", "", ""};
+constexpr BitNames kLeaf1Edx = {"fpu",  "vme",   "de",   "pse",     "tsc",  "msr", "pae",  "mce",
+                                "cx8",  "apic",  "",     "sep",     "mtrr", "pge", "mca",  "cmov",
+                                "pat",  "pse36", "pn",   "clflush", "",     "dts", "acpi", "mmx",
+                                "fxsr", "sse",   "sse2", "ss",      "ht",   "tm",  "",     "pbe"};
+constexpr BitNames kLeaf1Ecx = {"pni",    "pclmulqdq", "dtes64", "monitor", "ds_cpl",
+                                "vmx",    "smx",       "est",    "tm2",     "ssse3",
+                                "cid",    "sdbg",      "fma",    "cx16",    "xtpr",
+                                "pdcm",   "",          "pcid",   "dca",     "sse4_1",
+                                "sse4_2", "x2apic",    "movbe",  "popcnt",  "tsc_deadline_timer",
+                                "aes",    "xsave",     "",       "avx",     "f16c",
+                                "rdrand", "hypervisor"};
+constexpr BitNames kLeaf7Ebx = {
+    "fsgsbase",   "tsc_adjust", "",           "bmi1",     "hle",      "avx2",     "",
+    "smep",       "bmi2",       "erms",       "invpcid",  "rtm",      "cqm",      "",
+    "mpx",        "rdt_a",      "avx512f",    "avx512dq", "rdseed",   "adx",      "smap",
+    "avx512ifma", "",           "clflushopt", "clwb",     "intel_pt", "avx512pf", "avx512er",
+    "avx512cd",   "sha_ni",     "avx512bw",   "avx512vl"};
+constexpr BitNames kLeaf7Ecx = {"",
+                                "avx512vbmi",
+                                "umip",
+                                "pku",
+                                "ospke",
+                                "waitpkg",
+                                "avx512_vbmi2",
+                                "",
+                                "gfni",
+                                "vaes",
+                                "vpclmulqdq",
+                                "avx512_vnni",
+                                "avx512_bitalg",
+                                "tme",
+                                "avx512_vpopcntdq",
+                                "",
+                                "la57",
+                                "",
+                                "",
+                                "",
+                                "",
+                                "",
+                                "rdpid",
+                                "",
+                                "",
+                                "cldemote",
+                                "",
+                                "movdiri",
+                                "movdir64b",
+                                "enqcmd",
+                                "",
+                                ""};
+constexpr BitNames kLeaf7Edx = {"",         "",          "",
+                                "",         "fsrm",      "",
+                                "",         "",          "avx512_vp2intersect",
+                                "",         "md_clear",  "",
+                                "",         "",          "serialize",
+                                "",         "",          "",
+                                "pconfig",  "arch_lbr",  "ibt",
+                                "",         "amx_bf16",  "avx512_fp16",
+                                "amx_tile", "amx_int8",  "",
+                                "",         "flush_l1d", "arch_capabilities",
+                                "",         ""};
+constexpr BitNames kExtendedEdx = {
+    "",        "", "", "",         "",        "",       "", "",   "",         "",     "",
+    "syscall", "", "", "",         "",        "",       "", "",   "mp",       "nx",   "",
+    "mmxext",  "", "", "fxsr_opt", "pdpe1gb", "rdtscp", "", "lm", "3dnowext", "3dnow"};
+constexpr BitNames kExtendedEcx = {"lahf_lm",
+                                   "cmp_legacy",
+                                   "svm",
+                                   "extapic",
+                                   "cr8_legacy",
+                                   "abm",
+                                   "sse4a",
+                                   "misalignsse",
+                                   "3dnowprefetch",
+                                   "osvw",
+                                   "ibs",
+                                   "xop",
+                                   "skinit",
+                                   "wdt",
+                                   "",
+                                   "lwp",
+                                   "fma4",
+                                   "tce",
+                                   "",
+                                   "nodeid_msr",
+                                   "",
+                                   "tbm",
+                                   "topoext",
+                                   "perfctr_core",
+                                   "perfctr_nb",
+                                   "",
+                                   "bpext",
+                                   "ptsc",
+                                   "perfctr_llc",
+                                   "mwaitx",
+                                   "",
+                                   ""};
 constexpr BitNames kSaveEax = {"xsaveopt", "xsavec", "xgetbv1", "xsaves"};
 
 void AddFlags(std::string& text, uint32_t bits, const BitNames& names) {
@@ -90,14 +170,22 @@ std::string CpuText(uint32_t cpu, uint32_t count) {
   // The frequency is not the guest's to know exactly; programs want a number.
   const CpuLeaf frequency = Leaf(0x16);
   const double mhz = frequency.eax != 0 ? frequency.eax : 2000.0;
-  std::string text = Format("processor\t: %u\nvendor_id\t: %s\ncpu family\t: %u\nmodel\t\t: %u\nmodel name\t: %s\nstepping\t: %u\n", cpu,
-                            vendor, family, model, model_name, one.eax & 0xf);
-  text += Format("microcode\t: 0xffffffff\ncpu MHz\t\t: %.3f\ncache size\t: 512 KB\nphysical id\t: 0\nsiblings\t: %u\ncore id\t\t: %u\n"
-                 "cpu cores\t: %u\napicid\t\t: %u\ninitial apicid\t: %u\n", mhz, count, cpu, count, cpu, cpu);
+  std::string text = Format(
+      "processor\t: %u\nvendor_id\t: %s\ncpu family\t: %u\nmodel\t\t: %u\nmodel name\t: "
+      "%s\nstepping\t: %u\n",
+      cpu, vendor, family, model, model_name, one.eax & 0xf);
+  text += Format(
+      "microcode\t: 0xffffffff\ncpu MHz\t\t: %.3f\ncache size\t: 512 KB\nphysical id\t: "
+      "0\nsiblings\t: %u\ncore id\t\t: %u\n"
+      "cpu cores\t: %u\napicid\t\t: %u\ninitial apicid\t: %u\n",
+      mhz, count, cpu, count, cpu, cpu);
   const CpuLeaf sizes = Leaf(0x80000008);
-  text += Format("fpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: %u\nwp\t\t: yes\nflags\t\t: %s\nbugs\t\t:\nbogomips\t: %.2f\n"
-                 "clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: %u bits physical, %u bits virtual\npower management:\n\n",
-                 zero.eax, CpuFlags().c_str(), 2 * mhz, sizes.eax & 0xff, sizes.eax >> 8 & 0xff);
+  text += Format(
+      "fpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: %u\nwp\t\t: yes\nflags\t\t: "
+      "%s\nbugs\t\t:\nbogomips\t: %.2f\n"
+      "clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: %u bits physical, %u bits "
+      "virtual\npower management:\n\n",
+      zero.eax, CpuFlags().c_str(), 2 * mhz, sizes.eax & 0xff, sizes.eax >> 8 & 0xff);
   return text;
 }
 
@@ -117,18 +205,53 @@ Result<std::string> MemInfo(Task& task) {
     const char* name;
     Ull kilobytes;
   };
-  const Line lines[] = {{"MemTotal", total}, {"MemFree", free}, {"MemAvailable", free}, {"Buffers", 0}, {"Cached", 0},
-      {"SwapCached", 0}, {"Active", used}, {"Inactive", 0}, {"Active(anon)", used}, {"Inactive(anon)", 0}, {"Active(file)", 0},
-      {"Inactive(file)", 0}, {"Unevictable", 0}, {"Mlocked", 0}, {"SwapTotal", 0}, {"SwapFree", 0}, {"Dirty", 0}, {"Writeback", 0},
-      {"AnonPages", used}, {"Mapped", 0}, {"Shmem", 0}, {"KReclaimable", 0}, {"Slab", 0}, {"SReclaimable", 0}, {"SUnreclaim", 0},
-      {"KernelStack", 0}, {"PageTables", 0}, {"NFS_Unstable", 0}, {"Bounce", 0}, {"WritebackTmp", 0}, {"CommitLimit", total},
-      {"Committed_AS", used}, {"VmallocTotal", 34359738367}, {"VmallocUsed", 0}, {"VmallocChunk", 0}, {"AnonHugePages", 0},
-      {"ShmemHugePages", 0}, {"HugePages_Total", 0}, {"HugePages_Free", 0}, {"HugePages_Rsvd", 0}, {"HugePages_Surp", 0},
-      {"Hugepagesize", 2048}};
+  const Line lines[] = {{"MemTotal", total},
+                        {"MemFree", free},
+                        {"MemAvailable", free},
+                        {"Buffers", 0},
+                        {"Cached", 0},
+                        {"SwapCached", 0},
+                        {"Active", used},
+                        {"Inactive", 0},
+                        {"Active(anon)", used},
+                        {"Inactive(anon)", 0},
+                        {"Active(file)", 0},
+                        {"Inactive(file)", 0},
+                        {"Unevictable", 0},
+                        {"Mlocked", 0},
+                        {"SwapTotal", 0},
+                        {"SwapFree", 0},
+                        {"Dirty", 0},
+                        {"Writeback", 0},
+                        {"AnonPages", used},
+                        {"Mapped", 0},
+                        {"Shmem", 0},
+                        {"KReclaimable", 0},
+                        {"Slab", 0},
+                        {"SReclaimable", 0},
+                        {"SUnreclaim", 0},
+                        {"KernelStack", 0},
+                        {"PageTables", 0},
+                        {"NFS_Unstable", 0},
+                        {"Bounce", 0},
+                        {"WritebackTmp", 0},
+                        {"CommitLimit", total},
+                        {"Committed_AS", used},
+                        {"VmallocTotal", 34359738367},
+                        {"VmallocUsed", 0},
+                        {"VmallocChunk", 0},
+                        {"AnonHugePages", 0},
+                        {"ShmemHugePages", 0},
+                        {"HugePages_Total", 0},
+                        {"HugePages_Free", 0},
+                        {"HugePages_Rsvd", 0},
+                        {"HugePages_Surp", 0},
+                        {"Hugepagesize", 2048}};
   std::string text;
   for (const Line& line : lines) {
     const bool counts = std::string_view(line.name).starts_with("HugePages_");
-    text += Format("%-15s %8llu%s\n", (std::string(line.name) + ":").c_str(), line.kilobytes, counts ? "" : " kB");
+    text += Format("%-15s %8llu%s\n", (std::string(line.name) + ":").c_str(), line.kilobytes,
+                   counts ? "" : " kB");
   }
   return text;
 }
@@ -145,22 +268,29 @@ Result<std::string> StatText(Task& task) {
       blocked += member->StateLetter() == 'D' ? 1 : 0;
     }
   }
-  const Ull uptime = static_cast<Ull>(kernel.clock().MonotonicNs() - kernel.boot_monotonic_ns()) / 10'000'000;
-  const Ull user = static_cast<Ull>(usage.user_ns) / 10'000'000, system = static_cast<Ull>(usage.system_ns) / 10'000'000;
+  const Ull uptime =
+      static_cast<Ull>(kernel.clock().MonotonicNs() - kernel.boot_monotonic_ns()) / 10'000'000;
+  const Ull user = static_cast<Ull>(usage.user_ns) / 10'000'000,
+            system = static_cast<Ull>(usage.system_ns) / 10'000'000;
   const Ull idle = uptime * cpus - std::min(uptime * cpus, user + system);
   std::string text = Format("cpu  %llu 0 %llu %llu 0 0 0 0 0 0\n", user, system, idle);
   for (uint32_t cpu = 0; cpu < cpus; ++cpu) {
-    text += Format("cpu%u %llu 0 %llu %llu 0 0 0 0 0 0\n", cpu, user / cpus, system / cpus, idle / cpus);
+    text += Format("cpu%u %llu 0 %llu %llu 0 0 0 0 0 0\n", cpu, user / cpus, system / cpus,
+                   idle / cpus);
   }
-  text += Format("intr 0\nctxt %llu\nbtime %lld\nprocesses %llu\nprocs_running %llu\nprocs_blocked %llu\n"
-                 "softirq 0 0 0 0 0 0 0 0 0 0 0\n", Ull{usage.voluntary_switches},
-                 static_cast<long long>(kernel.boot_realtime_ns() / 1'000'000'000), Ull{kernel.forks()}, Ull{running}, Ull{blocked});
+  text += Format(
+      "intr 0\nctxt %llu\nbtime %lld\nprocesses %llu\nprocs_running %llu\nprocs_blocked %llu\n"
+      "softirq 0 0 0 0 0 0 0 0 0 0 0\n",
+      Ull{usage.voluntary_switches},
+      static_cast<long long>(kernel.boot_realtime_ns() / 1'000'000'000), Ull{kernel.forks()},
+      Ull{running}, Ull{blocked});
   return text;
 }
 
 Result<std::string> Uptime(Task& task) {
   Kernel& kernel = task.kernel();
-  const double seconds = static_cast<double>(kernel.clock().MonotonicNs() - kernel.boot_monotonic_ns()) / 1e9;
+  const double seconds =
+      static_cast<double>(kernel.clock().MonotonicNs() - kernel.boot_monotonic_ns()) / 1e9;
   return Format("%.2f %.2f\n", seconds, seconds * kernel.options().cpu_count);
 }
 
@@ -171,7 +301,8 @@ Result<std::string> LoadAverage(Task& task) {
 }
 
 Result<std::string> Version(Task&) {
-  return std::string("Linux version ") + std::string(kReleaseName) + " (ravelin@ravelin) (c++) " + std::string(kReleaseVersion) + "\n";
+  return std::string("Linux version ") + std::string(kReleaseName) + " (ravelin@ravelin) (c++) " +
+         std::string(kReleaseVersion) + "\n";
 }
 
 struct FixedFile {
@@ -183,18 +314,24 @@ constexpr FixedFile kFixed[] = {
     {"cmdline", "quiet\n"},
     {"consoles", ""},
     {"crypto", ""},
-    {"devices", "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n"},
+    {"devices",
+     "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock "
+     "devices:\n"},
     {"diskstats", ""},
     {"dma", ""},
     {"execdomains", "0-0\tLinux           \t[kernel]\n"},
-    {"filesystems", "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\tmqueue\nnodev\toverlay\nnodev\tpipefs\nnodev\tsockfs\n"},
+    {"filesystems",
+     "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\tmqueue\nnodev\toverlay\nnodev"
+     "\tpipefs\nnodev\tsockfs\n"},
     {"interrupts", "           CPU0\n"},
     {"locks", ""},
     {"misc", ""},
     {"modules", ""},
     {"partitions", "major minor  #blocks  name\n\n"},
     {"swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"},
-    {"vmstat", "nr_free_pages 0\nnr_dirty 0\nnr_writeback 0\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n"},
+    {"vmstat",
+     "nr_free_pages 0\nnr_dirty 0\nnr_writeback 0\npgpgin 0\npgpgout 0\npswpin 0\npswpout "
+     "0\npgfault 0\npgmajfault 0\n"},
     {"zoneinfo", ""},
 };
 
@@ -208,7 +345,8 @@ void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root) {
   AddText(file_system, root, "uptime", Uptime);
   AddText(file_system, root, "version", Version);
   for (const FixedFile& file : kFixed) {
-    AddText(file_system, root, file.name, [text = file.text](Task&) -> Result<std::string> { return std::string(text); });
+    AddText(file_system, root, file.name,
+            [text = file.text](Task&) -> Result<std::string> { return std::string(text); });
   }
 }
 

@@ -1,4 +1,5 @@
-// /proc/PID and /proc/PID/task/TID: which files there are, who may open them. What text files say is in proc_task_text.cc.
+// /proc/PID and /proc/PID/task/TID: which files there are, who may open them. What text files say
+// is in proc_task_text.cc.
 
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -39,7 +40,8 @@ Result<std::string> MemoryText(Task& subject, uint64_t start, uint64_t end) {
   const std::shared_ptr<MemoryManager> memory = subject.memory_ref();
   if (memory == nullptr || end <= start) return std::string();
   std::string text(std::min<uint64_t>(end - start, kMemoryTextBytesMax), '\0');
-  const Result<size_t> copied = memory->ForceCopyIn(UserAddr(start), std::as_writable_bytes(std::span(text)));
+  const Result<size_t> copied =
+      memory->ForceCopyIn(UserAddr(start), std::as_writable_bytes(std::span(text)));
   if (!copied.ok()) return std::string();
   text.resize(copied.value());
   return text;
@@ -69,7 +71,8 @@ Result<std::string> AuxiliaryVector(Task&, Task& subject) {
   const std::shared_ptr<MemoryManager> memory = subject.memory_ref();
   if (memory == nullptr) return std::string();
   const std::vector<uint64_t> vector = memory->image().auxv;
-  return std::string(reinterpret_cast<const char*>(vector.data()), vector.size() * sizeof(uint64_t));
+  return std::string(reinterpret_cast<const char*>(vector.data()),
+                     vector.size() * sizeof(uint64_t));
 }
 
 Result<std::string> CommandName(Task&, Task& subject) { return subject.name() + "\n"; }
@@ -105,7 +108,8 @@ Result<std::string> SystemCallText(Task&, Task& subject) {
 // Host I/O is not told apart by task: only the lines' shape is promised.
 Result<std::string> InputOutput(Task&, Task&) {
   return std::string(
-      "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
+      "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: "
+      "0\ncancelled_write_bytes: 0\n");
 }
 
 Result<void> WriteName(Task& writer, Task& subject, std::string_view text) {
@@ -119,7 +123,8 @@ Result<void> WriteOomScoreAdjust(Task& writer, Task& subject, std::string_view t
   if (value < -1000 || value > 1000) return Errno(EINVAL);
   std::atomic<int32_t>& adjust = subject.group().oom_score_adjust();
   constexpr int kCapSysResource = 24;
-  if (value < adjust.load() && !writer.own_credentials().HasCapability(kCapSysResource)) return Errno(EACCES);
+  if (value < adjust.load() && !writer.own_credentials().HasCapability(kCapSysResource))
+    return Errno(EACCES);
   adjust.store(static_cast<int32_t>(value));
   return {};
 }
@@ -175,8 +180,17 @@ constexpr TextSpecification kTexts[] = {
 };
 
 // Inode slots of what is not in kTexts.
-enum Slot : uint32_t { kDirectorySlot = 0, kTextSlots = 16, kLinkSlots = 128, kFdSlot = 200, kFdInfoSlot, kTaskSlot,
-                       kNamespaceSlot, kMemorySlot, kNamespaceLinkSlots = 256 };
+enum Slot : uint32_t {
+  kDirectorySlot = 0,
+  kTextSlots = 16,
+  kLinkSlots = 128,
+  kFdSlot = 200,
+  kFdInfoSlot,
+  kTaskSlot,
+  kNamespaceSlot,
+  kMemorySlot,
+  kNamespaceLinkSlots = 256
+};
 
 class OwnedByTask {
  public:
@@ -198,20 +212,23 @@ class OwnedByTask {
 
 class TaskTextInode final : public TextInode, public TransientInode {
  public:
-  TaskTextInode(ProcFileSystem& file_system, const TaskRef& task, const TextSpecification& specification)
+  TaskTextInode(ProcFileSystem& file_system, const TaskRef& task,
+                const TextSpecification& specification)
       : TextInode(
             file_system, specification.mode,
-            [weak = std::weak_ptr<Task>(task), &specification](Task& reader) -> Result<std::string> {
+            [weak = std::weak_ptr<Task>(task),
+             &specification](Task& reader) -> Result<std::string> {
               const TaskRef subject = TRY(Living(weak));
-              if (specification.inspects && !MayInspect(reader.own_credentials(), *subject)) return Errno(EACCES);
+              if (specification.inspects && !MayInspect(reader.own_credentials(), *subject))
+                return Errno(EACCES);
               return specification.text(reader, *subject);
             },
             specification.write == nullptr
                 ? Writer()
-                : [weak = std::weak_ptr<Task>(task), &specification](Task& writer,
-                                                                     std::string_view text) -> Result<void> {
-                    return specification.write(writer, *TRY(Living(weak)), text);
-                  }),
+                : [weak = std::weak_ptr<Task>(task), &specification](
+                      Task& writer, std::string_view text) -> Result<void> {
+              return specification.write(writer, *TRY(Living(weak)), text);
+            }),
         owned_(task) {}
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
@@ -225,7 +242,10 @@ class TaskLink final : public SyntheticInode, public TransientInode {
  public:
   using Place = Result<Path> (*)(Task& subject);
   TaskLink(ProcFileSystem& file_system, const TaskRef& task, Place place, uint64_t number)
-      : SyntheticInode(file_system, S_IFLNK | 0777, number), proc_(file_system), owned_(task), place_(place) {}
+      : SyntheticInode(file_system, S_IFLNK | 0777, number),
+        proc_(file_system),
+        owned_(task),
+        place_(place) {}
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
@@ -267,12 +287,14 @@ struct LinkSpecification {
   std::string_view name;
   TaskLink::Place place;
 };
-constexpr LinkSpecification kLinks[] = {{"cwd", WorkingDirectoryPlace}, {"exe", ExecutablePlace}, {"root", RootPlace}};
+constexpr LinkSpecification kLinks[] = {
+    {"cwd", WorkingDirectoryPlace}, {"exe", ExecutablePlace}, {"root", RootPlace}};
 
 // /proc/PID/mem: the memory as a debugger sees it.
 class MemoryFile final : public File {
  public:
-  MemoryFile(const Path& path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<MemoryManager> memory)
+  MemoryFile(const Path& path, uint32_t flags, CredentialsRef credentials,
+             std::shared_ptr<MemoryManager> memory)
       : File(path, flags, std::move(credentials)), memory_(std::move(memory)) {}
   bool seekable() const override { return true; }
   Result<uint64_t> Seek(Task&, uint64_t position, int64_t offset, int whence) override {
@@ -300,7 +322,8 @@ class MemoryFile final : public File {
     std::array<std::byte, base::kPageSize> chunk;
     size_t done = 0;
     while (done < length) {
-      const size_t wanted = std::min<uint64_t>(length - done, chunk.size() - *offset % chunk.size());
+      const size_t wanted =
+          std::min<uint64_t>(length - done, chunk.size() - *offset % chunk.size());
       const Result<size_t> moved = step(std::span(chunk).first(wanted));
       if (!moved.ok()) return done > 0 ? Result<size_t>(done) : Result<size_t>(Errno(EIO));
       done += moved.value();
@@ -324,7 +347,8 @@ class MemoryInode final : public SyntheticInode, public TransientInode {
     if (!MayInspect(task.own_credentials(), *subject)) return Errno(EACCES);
     std::shared_ptr<MemoryManager> memory = subject->memory_ref();
     if (memory == nullptr) return Errno(ESRCH);
-    return std::shared_ptr<File>(std::make_shared<MemoryFile>(path, flags, task.credentials(), std::move(memory)));
+    return std::shared_ptr<File>(
+        std::make_shared<MemoryFile>(path, flags, task.credentials(), std::move(memory)));
   }
 
  private:
@@ -336,7 +360,9 @@ class NamespaceDirectory final : public SyntheticDirectory, public TransientInod
  public:
   NamespaceDirectory(ProcFileSystem& file_system, const TaskRef& task)
       : SyntheticDirectory(file_system, 0511, TaskInodeNumber(task->tid(), kNamespaceSlot)),
-        proc_(file_system), owned_(task), tid_(task->tid()) {}
+        proc_(file_system),
+        owned_(task),
+        tid_(task->tid()) {}
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
@@ -352,7 +378,8 @@ class NamespaceDirectory final : public SyntheticDirectory, public TransientInod
   Result<std::vector<Entry>> List(Task&) override {
     std::vector<Entry> entries;
     for (uint32_t i = 0; i < std::size(kKinds); ++i) {
-      entries.push_back({std::string(kKinds[i].name), TaskInodeNumber(tid_, kNamespaceLinkSlots + i), DT_LNK,
+      entries.push_back({std::string(kKinds[i].name),
+                         TaskInodeNumber(tid_, kNamespaceLinkSlots + i), DT_LNK,
                          kFirstPosition + i});
     }
     return entries;
@@ -363,10 +390,11 @@ class NamespaceDirectory final : public SyntheticDirectory, public TransientInod
     std::string_view name;
     uint32_t number;
   };
-  static constexpr Kind kKinds[] = {
-      {"cgroup", 4026531835}, {"ipc", 4026531839}, {"mnt", 4026531841}, {"net", 4026531840},
-      {"pid", 4026531836}, {"pid_for_children", 4026531836}, {"time", 4026531834},
-      {"time_for_children", 4026531834}, {"user", 4026531837}, {"uts", 4026531838}};
+  static constexpr Kind kKinds[] = {{"cgroup", 4026531835}, {"ipc", 4026531839},
+                                    {"mnt", 4026531841},    {"net", 4026531840},
+                                    {"pid", 4026531836},    {"pid_for_children", 4026531836},
+                                    {"time", 4026531834},   {"time_for_children", 4026531834},
+                                    {"user", 4026531837},   {"uts", 4026531838}};
   ProcFileSystem& proc_;
   const OwnedByTask owned_;
   const int32_t tid_;
@@ -377,7 +405,8 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
  public:
   ThreadsDirectory(ProcFileSystem& file_system, const TaskRef& task)
       : SyntheticDirectory(file_system, 0555, TaskInodeNumber(task->tid(), kTaskSlot)),
-        proc_(file_system), owned_(task) {}
+        proc_(file_system),
+        owned_(task) {}
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
@@ -385,7 +414,8 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
     const TaskRef task = TRY(owned_.task());
     int32_t tid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), tid);
-    if (error != std::errc() || end != name.data() + name.size() || name.front() == '0') return Errno(ENOENT);
+    if (error != std::errc() || end != name.data() + name.size() || name.front() == '0')
+      return Errno(ENOENT);
     const TaskRef thread = proc_.kernel().pids().FindTask(tid);
     if (thread == nullptr || &thread->group() != &task->group()) return Errno(ENOENT);
     return NewTaskDirectory(proc_, thread, true);
@@ -394,7 +424,8 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
     const TaskRef task = TRY(owned_.task());
     std::vector<Entry> entries;
     for (const TaskRef& thread : task->group().tasks()) {
-      entries.push_back({std::to_string(thread->tid()), TaskInodeNumber(thread->tid(), kDirectorySlot), DT_DIR,
+      entries.push_back({std::to_string(thread->tid()),
+                         TaskInodeNumber(thread->tid(), kDirectorySlot), DT_DIR,
                          kFirstPosition + static_cast<uint64_t>(thread->tid())});
     }
     return entries;
@@ -403,7 +434,8 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
     Attributes attributes = TRY(SyntheticDirectory::GetAttributes());
     // Programs count threads by it.
     const Result<TaskRef> task = owned_.task();
-    if (task.ok()) attributes.nlink = 2 + static_cast<uint32_t>(task.value()->group().tasks().size());
+    if (task.ok())
+      attributes.nlink = 2 + static_cast<uint32_t>(task.value()->group().tasks().size());
     return attributes;
   }
 
@@ -416,7 +448,10 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
  public:
   TaskDirectory(ProcFileSystem& file_system, const TaskRef& task, bool is_thread)
       : SyntheticDirectory(file_system, 0555, TaskInodeNumber(task->tid(), kDirectorySlot)),
-        proc_(file_system), owned_(task), tid_(task->tid()), is_thread_(is_thread) {}
+        proc_(file_system),
+        owned_(task),
+        tid_(task->tid()),
+        is_thread_(is_thread) {}
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
@@ -428,17 +463,23 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
   Result<InodeRef> Lookup(std::string_view name) override {
     const TaskRef task = TRY(owned_.task());
     for (const TextSpecification& text : kTexts) {
-      if (text.name == name && Has(text)) return InodeRef(std::make_shared<TaskTextInode>(proc_, task, text));
+      if (text.name == name && Has(text))
+        return InodeRef(std::make_shared<TaskTextInode>(proc_, task, text));
     }
     for (uint32_t i = 0; i < std::size(kLinks); ++i) {
       if (kLinks[i].name != name) continue;
-      return InodeRef(std::make_shared<TaskLink>(proc_, task, kLinks[i].place, TaskInodeNumber(tid_, kLinkSlots + i)));
+      return InodeRef(std::make_shared<TaskLink>(proc_, task, kLinks[i].place,
+                                                 TaskInodeNumber(tid_, kLinkSlots + i)));
     }
     if (name == "fd") return NewFdDirectory(proc_, task, false, TaskInodeNumber(tid_, kFdSlot));
-    if (name == "fdinfo") return NewFdDirectory(proc_, task, true, TaskInodeNumber(tid_, kFdInfoSlot));
-    if (name == "task" && !is_thread_) return InodeRef(std::make_shared<ThreadsDirectory>(proc_, task));
+    if (name == "fdinfo")
+      return NewFdDirectory(proc_, task, true, TaskInodeNumber(tid_, kFdInfoSlot));
+    if (name == "task" && !is_thread_)
+      return InodeRef(std::make_shared<ThreadsDirectory>(proc_, task));
     if (name == "ns") return InodeRef(std::make_shared<NamespaceDirectory>(proc_, task));
-    if (name == "mem") return InodeRef(std::make_shared<MemoryInode>(proc_, task, TaskInodeNumber(tid_, kMemorySlot)));
+    if (name == "mem")
+      return InodeRef(
+          std::make_shared<MemoryInode>(proc_, task, TaskInodeNumber(tid_, kMemorySlot)));
     if (name == "net") return proc_.network_directory();
     return Errno(ENOENT);
   }
@@ -446,7 +487,8 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
   Result<std::vector<Entry>> List(Task&) override {
     std::vector<Entry> entries;
     auto add = [&](std::string_view name, uint32_t slot, uint8_t type) {
-      entries.push_back({std::string(name), TaskInodeNumber(tid_, slot), type, kFirstPosition + entries.size()});
+      entries.push_back(
+          {std::string(name), TaskInodeNumber(tid_, slot), type, kFirstPosition + entries.size()});
     };
     for (uint32_t i = 0; i < std::size(kTexts); ++i) {
       if (Has(kTexts[i])) add(kTexts[i].name, kTextSlots + i, DT_REG);

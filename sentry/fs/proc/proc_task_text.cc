@@ -1,4 +1,5 @@
-// What the text files of /proc/PID say, in the formats of fs/proc/array.c, task_mmu.c and namespace.c (6.12): programs parse them by column.
+// What the text files of /proc/PID say, in the formats of fs/proc/array.c, task_mmu.c and
+// namespace.c (6.12): programs parse them by column.
 
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -32,10 +33,11 @@ std::string NameOfArea(Task& reader, const VmaInfo& area) {
 }
 
 std::string MapsLine(Task& reader, const VmaInfo& area) {
-  std::string line = Format("%08llx-%08llx %c%c%c%c %08llx %02x:%02x %llu ", Wide(area.start), Wide(area.end),
-                            (area.protection & 1) != 0 ? 'r' : '-', (area.protection & 2) != 0 ? 'w' : '-',
-                            (area.protection & 4) != 0 ? 'x' : '-', area.shared ? 's' : 'p', Wide(area.offset),
-                            major(area.device), minor(area.device), Wide(area.inode));
+  std::string line =
+      Format("%08llx-%08llx %c%c%c%c %08llx %02x:%02x %llu ", Wide(area.start), Wide(area.end),
+             (area.protection & 1) != 0 ? 'r' : '-', (area.protection & 2) != 0 ? 'w' : '-',
+             (area.protection & 4) != 0 ? 'x' : '-', area.shared ? 's' : 'p', Wide(area.offset),
+             major(area.device), minor(area.device), Wide(area.inode));
   std::string name = NameOfArea(reader, area);
   if (!name.empty()) {
     constexpr size_t kNameColumn = 73;
@@ -61,16 +63,28 @@ void Add(Totals& totals, const VmaInfo& area) {
 std::string TotalsText(const Totals& totals, bool with_size) {
   std::string text;
   if (with_size) {
-    text += Format("Size:           %8llu kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n", Wide(totals.size / 1024));
+    text += Format(
+        "Size:           %8llu kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n",
+        Wide(totals.size / 1024));
   }
   const Ull rss = totals.resident / 1024, shared = totals.shared / 1024, own = totals.priv / 1024;
-  text += Format("Rss:            %8llu kB\nPss:            %8llu kB\nPss_Dirty:      %8llu kB\n", rss, own + shared / 2, own);
-  if (!with_size) text += Format("Pss_Anon:       %8llu kB\nPss_File:       %8llu kB\nPss_Shmem:             0 kB\n", own, shared / 2);
-  text += Format("Shared_Clean:   %8llu kB\nShared_Dirty:          0 kB\nPrivate_Clean:         0 kB\n", shared);
-  text += Format("Private_Dirty:  %8llu kB\nReferenced:     %8llu kB\nAnonymous:      %8llu kB\n", own, rss, Ull{totals.anonymous / 1024});
-  text += "KSM:                   0 kB\nLazyFree:              0 kB\nAnonHugePages:         0 kB\nShmemPmdMapped:        0 kB\n"
-          "FilePmdMapped:         0 kB\nShared_Hugetlb:        0 kB\nPrivate_Hugetlb:       0 kB\nSwap:                  0 kB\n"
-          "SwapPss:               0 kB\nLocked:                0 kB\n";
+  text += Format("Rss:            %8llu kB\nPss:            %8llu kB\nPss_Dirty:      %8llu kB\n",
+                 rss, own + shared / 2, own);
+  if (!with_size)
+    text +=
+        Format("Pss_Anon:       %8llu kB\nPss_File:       %8llu kB\nPss_Shmem:             0 kB\n",
+               own, shared / 2);
+  text +=
+      Format("Shared_Clean:   %8llu kB\nShared_Dirty:          0 kB\nPrivate_Clean:         0 kB\n",
+             shared);
+  text += Format("Private_Dirty:  %8llu kB\nReferenced:     %8llu kB\nAnonymous:      %8llu kB\n",
+                 own, rss, Ull{totals.anonymous / 1024});
+  text +=
+      "KSM:                   0 kB\nLazyFree:              0 kB\nAnonHugePages:         0 "
+      "kB\nShmemPmdMapped:        0 kB\n"
+      "FilePmdMapped:         0 kB\nShared_Hugetlb:        0 kB\nPrivate_Hugetlb:       0 "
+      "kB\nSwap:                  0 kB\n"
+      "SwapPss:               0 kB\nLocked:                0 kB\n";
   return text;
 }
 
@@ -138,8 +152,9 @@ std::string MountOptions(uint64_t flags) {
     uint64_t flag;
     const char* name;
   };
-  constexpr Option kOptions[] = {{MS_NOSUID, ",nosuid"}, {MS_NODEV, ",nodev"}, {MS_NOEXEC, ",noexec"},
-                                 {MS_NOATIME, ",noatime"}, {MS_NODIRATIME, ",nodiratime"}, {MS_RELATIME, ",relatime"}};
+  constexpr Option kOptions[] = {{MS_NOSUID, ",nosuid"},         {MS_NODEV, ",nodev"},
+                                 {MS_NOEXEC, ",noexec"},         {MS_NOATIME, ",noatime"},
+                                 {MS_NODIRATIME, ",nodiratime"}, {MS_RELATIME, ",relatime"}};
   std::string text = (flags & MS_RDONLY) != 0 ? "ro" : "rw";
   for (const Option& option : kOptions) {
     if ((flags & option.flag) != 0) text += option.name;
@@ -168,7 +183,9 @@ std::string SuperOptions(const Mount& mount) {
   return text;
 }
 
-std::string SourceOf(const Mount& mount) { return mount.source.empty() ? "none" : Escape(mount.source); }
+std::string SourceOf(const Mount& mount) {
+  return mount.source.empty() ? "none" : Escape(mount.source);
+}
 
 }  // namespace
 
@@ -188,23 +205,27 @@ Result<std::string> TaskStat(Task& reader, Task& subject) {
   const std::shared_ptr<SignalHandlers> handlers = group.handlers();
   const SignalSet ignored = handlers != nullptr ? handlers->Ignored() : 0;
   const SignalSet caught = handlers != nullptr ? handlers->Caught() : 0;
-  const long priority = scheduling.priority > 0 ? -1 - static_cast<long>(scheduling.priority) : 20 + scheduling.nice;
-  std::string text = Format("%d (%s) %c %d %d %d %d %d %u ", subject.tid(), subject.name().c_str(), subject.StateLetter(),
-                            group.parent_id(), group.process_group_id(), group.session_id(),
-                            static_cast<int>(group.terminal_device()), group.terminal_foreground(), 0x00400000U);
-  text += Format("%llu %llu %llu %llu %lld %lld %lld %lld %ld %d %zu 0 %lld ", Wide(own.minor_faults),
-                 Wide(children.minor_faults), Wide(own.major_faults), Wide(children.major_faults), Ticks(own.user_ns),
-                 Ticks(own.system_ns), Ticks(children.user_ns), Ticks(children.system_ns), priority, scheduling.nice,
+  const long priority =
+      scheduling.priority > 0 ? -1 - static_cast<long>(scheduling.priority) : 20 + scheduling.nice;
+  std::string text =
+      Format("%d (%s) %c %d %d %d %d %d %u ", subject.tid(), subject.name().c_str(),
+             subject.StateLetter(), group.parent_id(), group.process_group_id(), group.session_id(),
+             static_cast<int>(group.terminal_device()), group.terminal_foreground(), 0x00400000U);
+  text += Format("%llu %llu %llu %llu %lld %lld %lld %lld %ld %d %zu 0 %lld ",
+                 Wide(own.minor_faults), Wide(children.minor_faults), Wide(own.major_faults),
+                 Wide(children.major_faults), Ticks(own.user_ns), Ticks(own.system_ns),
+                 Ticks(children.user_ns), Ticks(children.system_ns), priority, scheduling.nice,
                  static_cast<size_t>(std::max(group.live_tasks(), 1)),
                  Ticks(subject.start_ns() - subject.kernel().boot_monotonic_ns()));
-  text += Format("%llu %llu %llu %llu %llu %llu 0 0 %llu %llu %llu %llu 0 0 0 17 0 %u %u 0 0 0 ", Wide(usage.virtual_bytes),
-                 Wide(usage.resident_bytes / base::kPageSize), Wide(group.Limit(RLIMIT_RSS)), Wide(image.start_code),
-                 Wide(image.end_code), Wide(image.start_stack), Wide(subject.pending_signals() & 0x7fffffff),
-                 Wide(subject.signal_mask() & 0x7fffffff), Wide(ignored & 0x7fffffff), Wide(caught & 0x7fffffff),
-                 scheduling.priority, scheduling.policy);
-  text += Format("%llu %llu %llu %llu %llu %llu %llu 0\n", Wide(image.start_data), Wide(image.end_data),
-                 Wide(image.start_brk), Wide(image.arg_start), Wide(image.arg_end), Wide(image.env_start),
-                 Wide(image.env_end));
+  text += Format("%llu %llu %llu %llu %llu %llu 0 0 %llu %llu %llu %llu 0 0 0 17 0 %u %u 0 0 0 ",
+                 Wide(usage.virtual_bytes), Wide(usage.resident_bytes / base::kPageSize),
+                 Wide(group.Limit(RLIMIT_RSS)), Wide(image.start_code), Wide(image.end_code),
+                 Wide(image.start_stack), Wide(subject.pending_signals() & 0x7fffffff),
+                 Wide(subject.signal_mask() & 0x7fffffff), Wide(ignored & 0x7fffffff),
+                 Wide(caught & 0x7fffffff), scheduling.priority, scheduling.policy);
+  text += Format("%llu %llu %llu %llu %llu %llu %llu 0\n", Wide(image.start_data),
+                 Wide(image.end_data), Wide(image.start_brk), Wide(image.arg_start),
+                 Wide(image.arg_end), Wide(image.env_start), Wide(image.env_end));
   return text;
 }
 
@@ -217,50 +238,68 @@ Result<std::string> TaskStatus(Task&, Task& subject) {
   const int32_t fd_size = numbers.empty() ? 64 : std::max(64, (numbers.back() / 64 + 1) * 64);
   std::string text = Format("Name:\t%s\n", subject.name().c_str());
   if (context != nullptr) text += Format("Umask:\t%04o\n", context->umask());
-  text += Format("State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n", StateName(subject.StateLetter()),
-                 group.id(), subject.tid(), group.parent_id());
-  text += Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t", own->uid, own->euid, own->suid,
-                 own->fsuid, own->gid, own->egid, own->sgid, own->fsgid, fd_size);
+  text += Format("State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n",
+                 StateName(subject.StateLetter()), group.id(), subject.tid(), group.parent_id());
+  text +=
+      Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t", own->uid,
+             own->euid, own->suid, own->fsuid, own->gid, own->egid, own->sgid, own->fsgid, fd_size);
   for (const uint32_t gid : own->groups) text += Format("%u ", gid);
-  text += Format("\nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", group.id(), subject.tid(),
-                 group.process_group_id(), group.session_id());
+  text += Format("\nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", group.id(),
+                 subject.tid(), group.process_group_id(), group.session_id());
   if (const std::shared_ptr<MemoryManager> memory = subject.memory_ref(); memory != nullptr) {
     const MemoryUsage usage = memory->Usage();
     auto kilobytes = [](uint64_t bytes) { return Wide(bytes / 1024); };
     text += Format("VmPeak:\t%8llu kB\nVmSize:\t%8llu kB\nVmLck:\t%8llu kB\nVmPin:\t       0 kB\n",
-                   kilobytes(usage.virtual_bytes_max), kilobytes(usage.virtual_bytes), kilobytes(usage.locked_bytes));
-    text += Format("VmHWM:\t%8llu kB\nVmRSS:\t%8llu kB\nRssAnon:\t%8llu kB\nRssFile:\t%8llu kB\nRssShmem:\t       0 kB\n",
-                   kilobytes(usage.resident_bytes_max), kilobytes(usage.resident_bytes),
-                   kilobytes(usage.resident_bytes - std::min(usage.resident_bytes, usage.shared_bytes)),
-                   kilobytes(usage.shared_bytes));
-    text += Format("VmData:\t%8llu kB\nVmStk:\t%8llu kB\nVmExe:\t%8llu kB\nVmLib:\t       0 kB\nVmPTE:\t       0 kB\n",
-                   kilobytes(usage.data_bytes), kilobytes(usage.stack_bytes), kilobytes(usage.text_bytes));
-    text += "VmSwap:\t       0 kB\nHugetlbPages:\t       0 kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n";
+                   kilobytes(usage.virtual_bytes_max), kilobytes(usage.virtual_bytes),
+                   kilobytes(usage.locked_bytes));
+    text += Format(
+        "VmHWM:\t%8llu kB\nVmRSS:\t%8llu kB\nRssAnon:\t%8llu kB\nRssFile:\t%8llu kB\nRssShmem:\t   "
+        "    0 kB\n",
+        kilobytes(usage.resident_bytes_max), kilobytes(usage.resident_bytes),
+        kilobytes(usage.resident_bytes - std::min(usage.resident_bytes, usage.shared_bytes)),
+        kilobytes(usage.shared_bytes));
+    text += Format(
+        "VmData:\t%8llu kB\nVmStk:\t%8llu kB\nVmExe:\t%8llu kB\nVmLib:\t       0 kB\nVmPTE:\t      "
+        " 0 kB\n",
+        kilobytes(usage.data_bytes), kilobytes(usage.stack_bytes), kilobytes(usage.text_bytes));
+    text +=
+        "VmSwap:\t       0 kB\nHugetlbPages:\t       0 "
+        "kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n";
   }
   const std::shared_ptr<SignalHandlers> handlers = group.handlers();
   text += Format("Threads:\t%d\nSigQ:\t%llu/%llu\n", std::max(group.live_tasks(), 1),
-                 Wide(subject.kernel().UserAccountOf(own->uid)->signals.load()), Wide(group.Limit(RLIMIT_SIGPENDING)));
-  text += Format("SigPnd:\t%016llx\nShdPnd:\t%016llx\nSigBlk:\t%016llx\nSigIgn:\t%016llx\nSigCgt:\t%016llx\n",
-                 Wide(subject.own_pending_signals()), Wide(group.pending()), Wide(subject.signal_mask()),
-                 Wide(handlers != nullptr ? handlers->Ignored() : 0), Wide(handlers != nullptr ? handlers->Caught() : 0));
-  text += Format("CapInh:\t%016llx\nCapPrm:\t%016llx\nCapEff:\t%016llx\nCapBnd:\t%016llx\nCapAmb:\t%016llx\n",
-                 Wide(own->inheritable), Wide(own->permitted), Wide(own->effective), Wide(own->bounding), Wide(own->ambient));
-  text += Format("NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tvulnerable\n"
-                 "SpeculationIndirectBranch:\talways enabled\n", own->no_new_privileges ? 1 : 0);
-  text += Format("Cpus_allowed:\t%s\nCpus_allowed_list:\t%s\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
-                 CpuMask(subject, false).c_str(), CpuMask(subject, true).c_str());
+                 Wide(subject.kernel().UserAccountOf(own->uid)->signals.load()),
+                 Wide(group.Limit(RLIMIT_SIGPENDING)));
+  text += Format(
+      "SigPnd:\t%016llx\nShdPnd:\t%016llx\nSigBlk:\t%016llx\nSigIgn:\t%016llx\nSigCgt:\t%016llx\n",
+      Wide(subject.own_pending_signals()), Wide(group.pending()), Wide(subject.signal_mask()),
+      Wide(handlers != nullptr ? handlers->Ignored() : 0),
+      Wide(handlers != nullptr ? handlers->Caught() : 0));
+  text += Format(
+      "CapInh:\t%016llx\nCapPrm:\t%016llx\nCapEff:\t%016llx\nCapBnd:\t%016llx\nCapAmb:\t%016llx\n",
+      Wide(own->inheritable), Wide(own->permitted), Wide(own->effective), Wide(own->bounding),
+      Wide(own->ambient));
+  text += Format(
+      "NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tvulnerable\n"
+      "SpeculationIndirectBranch:\talways enabled\n",
+      own->no_new_privileges ? 1 : 0);
+  text +=
+      Format("Cpus_allowed:\t%s\nCpus_allowed_list:\t%s\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
+             CpuMask(subject, false).c_str(), CpuMask(subject, true).c_str());
   const ResourceUsage usage = subject.Usage();
-  text += Format("voluntary_ctxt_switches:\t%llu\nnonvoluntary_ctxt_switches:\t%llu\n", Wide(usage.voluntary_switches),
-                 Wide(usage.involuntary_switches));
+  text += Format("voluntary_ctxt_switches:\t%llu\nnonvoluntary_ctxt_switches:\t%llu\n",
+                 Wide(usage.voluntary_switches), Wide(usage.involuntary_switches));
   return text;
 }
 
 Result<std::string> TaskStatm(Task&, Task& subject) {
   MemoryUsage usage;
-  if (const std::shared_ptr<MemoryManager> memory = subject.memory_ref(); memory != nullptr) usage = memory->Usage();
+  if (const std::shared_ptr<MemoryManager> memory = subject.memory_ref(); memory != nullptr)
+    usage = memory->Usage();
   auto pages = [](uint64_t bytes) { return Wide(bytes / base::kPageSize); };
-  return Format("%llu %llu %llu %llu 0 %llu 0\n", pages(usage.virtual_bytes), pages(usage.resident_bytes),
-                pages(usage.shared_bytes), pages(usage.text_bytes), pages(usage.data_bytes + usage.stack_bytes));
+  return Format("%llu %llu %llu %llu 0 %llu 0\n", pages(usage.virtual_bytes),
+                pages(usage.resident_bytes), pages(usage.shared_bytes), pages(usage.text_bytes),
+                pages(usage.data_bytes + usage.stack_bytes));
 }
 
 Result<std::string> TaskMaps(Task& reader, Task& subject) {
@@ -278,7 +317,8 @@ Result<std::string> TaskSmaps(Task& reader, Task& subject) {
   for (const VmaInfo& area : memory->Vmas()) {
     Totals totals;
     Add(totals, area);
-    text += MapsLine(reader, area) + TotalsText(totals, true) + "THPeligible:           0\nVmFlags:";
+    text +=
+        MapsLine(reader, area) + TotalsText(totals, true) + "THPeligible:           0\nVmFlags:";
     if ((area.protection & 1) != 0) text += " rd";
     if ((area.protection & 2) != 0) text += " wr";
     if ((area.protection & 4) != 0) text += " ex";
@@ -300,7 +340,8 @@ Result<std::string> TaskSmapsRollup(Task&, Task& subject) {
     last = area.end;
     Add(totals, area);
   }
-  return Format("%08llx-%08llx ---p 00000000 00:00 0                          [rollup]\n", Wide(first), Wide(last)) +
+  return Format("%08llx-%08llx ---p 00000000 00:00 0                          [rollup]\n",
+                Wide(first), Wide(last)) +
          TotalsText(totals, false);
 }
 
@@ -309,18 +350,32 @@ Result<std::string> TaskLimits(Task&, Task& subject) {
     const char* name;
     const char* unit;
   };
-  constexpr std::array<Line, kResourceLimitCount> kLines = {{{"Max cpu time", "seconds"}, {"Max file size", "bytes"},
-      {"Max data size", "bytes"}, {"Max stack size", "bytes"}, {"Max core file size", "bytes"},
-      {"Max resident set", "bytes"}, {"Max processes", "processes"}, {"Max open files", "files"},
-      {"Max locked memory", "bytes"}, {"Max address space", "bytes"}, {"Max file locks", "locks"},
-      {"Max pending signals", "signals"}, {"Max msgqueue size", "bytes"}, {"Max nice priority", ""},
-      {"Max realtime priority", ""}, {"Max realtime timeout", "us"}}};
-  std::string text = Format("%-25s %-20s %-20s %-10s\n", "Limit", "Soft Limit", "Hard Limit", "Units");
-  auto value = [](uint64_t limit) { return limit == ~uint64_t{0} ? std::string("unlimited") : Format("%llu", Wide(limit)); };
+  constexpr std::array<Line, kResourceLimitCount> kLines = {{{"Max cpu time", "seconds"},
+                                                             {"Max file size", "bytes"},
+                                                             {"Max data size", "bytes"},
+                                                             {"Max stack size", "bytes"},
+                                                             {"Max core file size", "bytes"},
+                                                             {"Max resident set", "bytes"},
+                                                             {"Max processes", "processes"},
+                                                             {"Max open files", "files"},
+                                                             {"Max locked memory", "bytes"},
+                                                             {"Max address space", "bytes"},
+                                                             {"Max file locks", "locks"},
+                                                             {"Max pending signals", "signals"},
+                                                             {"Max msgqueue size", "bytes"},
+                                                             {"Max nice priority", ""},
+                                                             {"Max realtime priority", ""},
+                                                             {"Max realtime timeout", "us"}}};
+  std::string text =
+      Format("%-25s %-20s %-20s %-10s\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+  auto value = [](uint64_t limit) {
+    return limit == ~uint64_t{0} ? std::string("unlimited") : Format("%llu", Wide(limit));
+  };
   for (int resource = 0; resource < kResourceLimitCount; ++resource) {
     const ResourceLimit limit = subject.group().limits().Get(resource);
     const Line& line = kLines[static_cast<size_t>(resource)];
-    text += Format("%-25s %-20s %-20s %-10s\n", line.name, value(limit.soft).c_str(), value(limit.hard).c_str(), line.unit);
+    text += Format("%-25s %-20s %-20s %-10s\n", line.name, value(limit.soft).c_str(),
+                   value(limit.hard).c_str(), line.unit);
   }
   return text;
 }
@@ -329,8 +384,10 @@ Result<std::string> TaskMounts(Task&, Task& subject) {
   std::string text;
   ForEachMount(subject, [&](const Mount& mount, const std::string& name) {
     std::string options = MountOptions(mount.flags.load());
-    if (const std::string extra = mount.file_system->options(); !extra.empty()) options += "," + extra;
-    text += SourceOf(mount) + " " + Escape(name) + " " + std::string(mount.file_system->type_name()) + " " + options + " 0 0\n";
+    if (const std::string extra = mount.file_system->options(); !extra.empty())
+      options += "," + extra;
+    text += SourceOf(mount) + " " + Escape(name) + " " +
+            std::string(mount.file_system->type_name()) + " " + options + " 0 0\n";
   });
   return text;
 }
@@ -340,9 +397,11 @@ Result<std::string> TaskMountInfo(Task&, Task& subject) {
   ForEachMount(subject, [&](const Mount& mount, const std::string& name) {
     const std::shared_ptr<Mount> parent = mount.parent.lock();
     const uint64_t device = mount.file_system->device();
-    text += Format("%llu %llu %u:%u / %s %s - %s %s %s\n", Wide(mount.id), Wide(parent != nullptr ? parent->id : mount.id),
-                   major(device), minor(device), Escape(name).c_str(), MountOptions(mount.flags.load()).c_str(),
-                   std::string(mount.file_system->type_name()).c_str(), SourceOf(mount).c_str(), SuperOptions(mount).c_str());
+    text += Format("%llu %llu %u:%u / %s %s - %s %s %s\n", Wide(mount.id),
+                   Wide(parent != nullptr ? parent->id : mount.id), major(device), minor(device),
+                   Escape(name).c_str(), MountOptions(mount.flags.load()).c_str(),
+                   std::string(mount.file_system->type_name()).c_str(), SourceOf(mount).c_str(),
+                   SuperOptions(mount).c_str());
   });
   return text;
 }

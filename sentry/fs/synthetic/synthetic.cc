@@ -29,7 +29,8 @@ class DirectoryFile : public File {
 
   base::Result<size_t> Read(Task&, IoBuffer&, uint64_t*) override { return base::Errno(EISDIR); }
 
-  base::Result<void> ReadDirectory(Task& task, uint64_t* offset, const DirectorySink& sink) override {
+  base::Result<void> ReadDirectory(Task& task, uint64_t* offset,
+                                   const DirectorySink& sink) override {
     if (*offset == 0) {
       if (!sink({".", directory_->number(), DT_DIR, 1})) return {};
       *offset = 1;
@@ -53,7 +54,8 @@ class DirectoryFile : public File {
 
 class TextFile : public File {
  public:
-  TextFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<TextInode> text_inode)
+  TextFile(Path path, uint32_t flags, CredentialsRef credentials,
+           std::shared_ptr<TextInode> text_inode)
       : File(std::move(path), flags, std::move(credentials)), inode_(std::move(text_inode)) {}
 
   bool seekable() const override { return true; }
@@ -137,9 +139,11 @@ base::Result<void> SyntheticInode::SetAttributes(const AttributeChanges& changes
   return {};
 }
 
-base::Result<std::shared_ptr<File>> SyntheticDirectory::Open(Task&, const Path& path, uint32_t flags) {
+base::Result<std::shared_ptr<File>> SyntheticDirectory::Open(Task&, const Path& path,
+                                                             uint32_t flags) {
   auto self = std::static_pointer_cast<SyntheticDirectory>(shared_from_this());
-  return std::shared_ptr<File>(std::make_shared<DirectoryFile>(path, flags, RootCredentials(), self));
+  return std::shared_ptr<File>(
+      std::make_shared<DirectoryFile>(path, flags, RootCredentials(), self));
 }
 
 void StaticDirectory::Add(std::string name, InodeRef child) {
@@ -158,7 +162,8 @@ base::Result<std::vector<SyntheticDirectory::Entry>> StaticDirectory::List(Task&
   entries.reserve(children_.size());
   for (const auto& [name, child] : children_) {
     const auto attributes = TRY(child->GetAttributes());
-    entries.push_back({name, attributes.inode, DirectoryTypeOf(child->type()), kFirstPosition + entries.size()});
+    entries.push_back(
+        {name, attributes.inode, DirectoryTypeOf(child->type()), kFirstPosition + entries.size()});
   }
   return entries;
 }

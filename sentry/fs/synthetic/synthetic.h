@@ -1,11 +1,12 @@
 #pragma once
 
-// Files that the kernel makes up: proc, sys, devpts and the inodes of host descriptors are trees of objects
-// whose content is computed when it is read. Here are the parts they have in common, so that each such file
-// costs its author a function.
+// Files that the kernel makes up: proc, sys, devpts and the inodes of host descriptors are trees of
+// objects whose content is computed when it is read. Here are the parts they have in common, so
+// that each such file costs its author a function.
 //
-// Content is generated when a read begins at offset 0 and kept for the reads that follow, so a program
-// that reads in small pieces sees one consistent text (Linux's seq_file gives the same per record only).
+// Content is generated when a read begins at offset 0 and kept for the reads that follow, so a
+// program that reads in small pieces sees one consistent text (Linux's seq_file gives the same per
+// record only).
 
 #include <atomic>
 #include <cstdint>
@@ -123,7 +124,8 @@ class TextInode : public SyntheticInode {
   static constexpr size_t kWriteBytesMax = 4096;
 
   // Without a reader: reads give EIO; without a writer: writes do.
-  TextInode(SyntheticFileSystem& file_system, uint32_t permissions, Reader reader, Writer writer = {})
+  TextInode(SyntheticFileSystem& file_system, uint32_t permissions, Reader reader,
+            Writer writer = {})
       : SyntheticInode(file_system, S_IFREG | permissions),
         reader_(std::move(reader)),
         writer_(std::move(writer)) {}
@@ -143,7 +145,8 @@ class LinkInode : public SyntheticInode {
   LinkInode(SyntheticFileSystem& file_system, Target target)
       : SyntheticInode(file_system, S_IFLNK | 0777), target_(std::move(target)) {}
   LinkInode(SyntheticFileSystem& file_system, std::string target)
-      : LinkInode(file_system, [text = std::move(target)](Task&) { return base::Result<std::string>(text); }) {}
+      : LinkInode(file_system,
+                  [text = std::move(target)](Task&) { return base::Result<std::string>(text); }) {}
   base::Result<std::string> ReadLinkFor(Task& task) override { return target_(task); }
 
  private:

@@ -20,11 +20,13 @@ class SysBuilder {
   explicit SysBuilder(Kernel& kernel)
       : cpus_(kernel.options().cpu_count),
         file_system_(std::make_shared<SyntheticFileSystem>(
-            SyntheticFileSystem::Traits{.type_name = "sysfs", .magic = kSysMagic}, kernel.clock())) {}
+            SyntheticFileSystem::Traits{.type_name = "sysfs", .magic = kSysMagic},
+            kernel.clock())) {}
 
   FileSystemRef Build() {
     auto root = std::make_shared<StaticDirectory>(*file_system_, 0555, 1);
-    for (const char* name : {"block", "bus", "dev", "firmware", "module", "power", "hypervisor"}) Directory(*root, name);
+    for (const char* name : {"block", "bus", "dev", "firmware", "module", "power", "hypervisor"})
+      Directory(*root, name);
     AddDevices(*Directory(*root, "devices"));
     AddClasses(*Directory(*root, "class"));
     const DirectoryRef fs = Directory(*root, "fs");
@@ -47,9 +49,10 @@ class SysBuilder {
     return directory;
   }
   void Text(StaticDirectory& directory, std::string name, std::string text) {
-    directory.Add(std::move(name), std::make_shared<TextInode>(*file_system_, 0444, [text = std::move(text) + "\n"](Task&) {
-                    return Result<std::string>(text);
-                  }));
+    directory.Add(std::move(name), std::make_shared<TextInode>(
+                                       *file_system_, 0444, [text = std::move(text) + "\n"](Task&) {
+                                         return Result<std::string>(text);
+                                       }));
   }
   std::string Range() const { return cpus_ > 1 ? "0-" + std::to_string(cpus_ - 1) : "0"; }
   // Bit mask in groups of 32 bits, as bitmaps are printed.
@@ -76,9 +79,11 @@ class SysBuilder {
     Text(*cpu, "offline", "");
     Text(*cpu, "isolated", "");
     Text(*cpu, "kernel_max", "8191");
-    for (uint32_t number = 0; number < cpus_; ++number) AddCpu(*Directory(*cpu, "cpu" + std::to_string(number)), number);
+    for (uint32_t number = 0; number < cpus_; ++number)
+      AddCpu(*Directory(*cpu, "cpu" + std::to_string(number)), number);
     const DirectoryRef nodes = Directory(*system, "node");
-    for (const char* name : {"online", "possible", "has_cpu", "has_memory", "has_normal_memory"}) Text(*nodes, name, "0");
+    for (const char* name : {"online", "possible", "has_cpu", "has_memory", "has_normal_memory"})
+      Text(*nodes, name, "0");
     const DirectoryRef node = Directory(*nodes, "node0");
     Text(*node, "cpulist", Range());
     Text(*node, "cpumap", Mask(0, cpus_ - 1));
@@ -92,22 +97,34 @@ class SysBuilder {
     Text(*topology, "physical_package_id", "0");
     Text(*topology, "die_id", "0");
     Text(*topology, "core_id", own);
-    for (const char* name : {"thread_siblings", "core_cpus"}) Text(*topology, name, Mask(number, number));
+    for (const char* name : {"thread_siblings", "core_cpus"})
+      Text(*topology, name, Mask(number, number));
     for (const char* name : {"thread_siblings_list", "core_cpus_list"}) Text(*topology, name, own);
-    for (const char* name : {"core_siblings", "package_cpus"}) Text(*topology, name, Mask(0, cpus_ - 1));
-    for (const char* name : {"core_siblings_list", "package_cpus_list"}) Text(*topology, name, Range());
+    for (const char* name : {"core_siblings", "package_cpus"})
+      Text(*topology, name, Mask(0, cpus_ - 1));
+    for (const char* name : {"core_siblings_list", "package_cpus_list"})
+      Text(*topology, name, Range());
   }
 
   void AddClasses(StaticDirectory& classes) {
-    for (const char* name : {"block", "tty", "mem", "powercap", "thermal"}) Directory(classes, name);
+    for (const char* name : {"block", "tty", "mem", "powercap", "thermal"})
+      Directory(classes, name);
     const DirectoryRef loopback = Directory(*Directory(classes, "net"), "lo");
     struct Entry {
       const char* name;
       const char* text;
     };
-    constexpr Entry kEntries[] = {{"address", "00:00:00:00:00:00"}, {"addr_len", "6"}, {"broadcast", "00:00:00:00:00:00"},
-                                  {"carrier", "1"}, {"flags", "0x9"}, {"ifindex", "1"}, {"iflink", "1"}, {"mtu", "65536"},
-                                  {"operstate", "unknown"}, {"tx_queue_len", "1000"}, {"type", "772"}};
+    constexpr Entry kEntries[] = {{"address", "00:00:00:00:00:00"},
+                                  {"addr_len", "6"},
+                                  {"broadcast", "00:00:00:00:00:00"},
+                                  {"carrier", "1"},
+                                  {"flags", "0x9"},
+                                  {"ifindex", "1"},
+                                  {"iflink", "1"},
+                                  {"mtu", "65536"},
+                                  {"operstate", "unknown"},
+                                  {"tx_queue_len", "1000"},
+                                  {"type", "772"}};
     for (const Entry& entry : kEntries) Text(*loopback, entry.name, entry.text);
   }
 

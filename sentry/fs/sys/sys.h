@@ -1,6 +1,7 @@
 #pragma once
 
-// The sysfs that a container sees (sysfs(5)): processors, one memory node, the loopback interface; no block devices.
+// The sysfs that a container sees (sysfs(5)): processors, one memory node, the loopback interface;
+// no block devices.
 
 #include "sentry/vfs/file_system.h"
 

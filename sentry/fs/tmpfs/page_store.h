@@ -1,7 +1,8 @@
 #pragma once
 
-// The content of one memory file: pages of the memory pool at page offsets, with holes that read as zero. A map of runs, so that a
-// file written in sequence is a few large runs (one host mapping each) and a 100 GB sparse file costs only what was written.
+// The content of one memory file: pages of the memory pool at page offsets, with holes that read as
+// zero. A map of runs, so that a file written in sequence is a few large runs (one host mapping
+// each) and a 100 GB sparse file costs only what was written.
 
 #include <atomic>
 #include <cstddef>
@@ -44,13 +45,13 @@ class PageStore {
   void Read(uint64_t offset, std::span<std::byte> out) const;
   // Bytes written before space ran out; ENOSPC, ENOMEM if none.
   base::Result<size_t> Write(uint64_t offset, std::span<const std::byte> data);
-  // Pool pages behind [offset, offset + length) from the start on, as long as they are contiguous; made where there are
-  // none, `make_max` pages at most in one go. Page aligned.
+  // Pool pages behind [offset, offset + length) from the start on, as long as they are contiguous;
+  // made where there are none, `make_max` pages at most in one go. Page aligned.
   base::Result<platform::PoolRange> Back(uint64_t offset, uint64_t length, uint64_t make_max);
   // fallocate: no holes left in the range.
   base::Result<void> Fill(uint64_t offset, uint64_t length);
-  // Takes whole pages [first, end) out of the file. They live until the caller, having made sure that nobody shows them any
-  // more, gives them to Release.
+  // Takes whole pages [first, end) out of the file. They live until the caller, having made sure
+  // that nobody shows them any more, gives them to Release.
   void TakeOut(uint64_t first_page, uint64_t end_page, std::vector<platform::PoolRange>* taken);
   void Release(const std::vector<platform::PoolRange>& taken);
   // Bytes become zero where there are pages.
@@ -73,7 +74,8 @@ class PageStore {
   // Makes pages for a hole at `page`: at most `wanted`, at least one, not beyond the next run.
   base::Result<void> MakePages(uint64_t page, uint64_t wanted);
   void Insert(uint64_t page, uint64_t pool_start, uint64_t count);
-  std::span<std::byte> Bytes(const Run& run, uint64_t first_page, uint64_t offset, uint64_t length) const;
+  std::span<std::byte> Bytes(const Run& run, uint64_t first_page, uint64_t offset,
+                             uint64_t length) const;
 
   platform::MemoryPool& pool_;
   Quota& quota_;

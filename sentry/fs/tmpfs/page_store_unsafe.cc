@@ -14,8 +14,8 @@ using platform::PoolRange;
 
 namespace {
 
-constexpr uint64_t kReservePagesMax = 512;   // 2 MiB
-constexpr uint64_t kPopulatePagesMin = 8;    // From here on one fallocate is cheaper than faults.
+constexpr uint64_t kReservePagesMax = 512;  // 2 MiB
+constexpr uint64_t kPopulatePagesMin = 8;   // From here on one fallocate is cheaper than faults.
 constexpr uint64_t kAllocationPagesMax = uint64_t{1} << 18;  // 1 GiB in one piece.
 
 }  // namespace
@@ -55,9 +55,11 @@ PageStore::Runs::const_iterator PageStore::FindRun(uint64_t page) const {
   return page < it->first + it->second.pages ? it : runs_.end();
 }
 
-std::span<std::byte> PageStore::Bytes(const Run& run, uint64_t first_page, uint64_t offset, uint64_t length) const {
+std::span<std::byte> PageStore::Bytes(const Run& run, uint64_t first_page, uint64_t offset,
+                                      uint64_t length) const {
   const uint64_t skip = offset - first_page * kPageSize;
-  const std::span<std::byte> all = pool_.Window({run.pool_start, run.pool_start + run.pages * kPageSize});
+  const std::span<std::byte> all =
+      pool_.Window({run.pool_start, run.pool_start + run.pages * kPageSize});
   return all.subspan(skip, std::min<uint64_t>(length, all.size() - skip));
 }
 
@@ -114,8 +116,9 @@ Result<void> PageStore::MakePages(uint64_t page, uint64_t wanted) {
   }
   const bool appends = next == runs_.end();
   uint64_t pool_start = 0;
-  const bool continues = appends && !runs_.empty() &&
-                         std::prev(runs_.end())->first + std::prev(runs_.end())->second.pages == page;
+  const bool continues =
+      appends && !runs_.empty() &&
+      std::prev(runs_.end())->first + std::prev(runs_.end())->second.pages == page;
   if (continues && reserve_.size() != 0) {
     const uint64_t count = std::min(wanted, reserve_.size() / kPageSize);
     quota_.Give(wanted - count);
@@ -124,7 +127,8 @@ Result<void> PageStore::MakePages(uint64_t page, uint64_t wanted) {
     reserve_.start += count * kPageSize;
     if (reserve_.size() == 0) reserve_ = {};
   } else {
-    const uint64_t extra = appends && runs_.size() + pages_ != 0 ? std::min(pages_ + wanted, kReservePagesMax) : 0;
+    const uint64_t extra =
+        appends && runs_.size() + pages_ != 0 ? std::min(pages_ + wanted, kReservePagesMax) : 0;
     Result<PoolRange> made = pool_.Allocate((wanted + extra) * kPageSize);
     if (!made.ok()) {
       quota_.Give(wanted);
@@ -146,8 +150,9 @@ void PageStore::Insert(uint64_t page, uint64_t pool_start, uint64_t count) {
   auto next = runs_.upper_bound(page);
   if (next != runs_.begin()) {
     const auto previous = std::prev(next);
-    const bool joins = previous->first + previous->second.pages == page &&
-                       previous->second.pool_start + previous->second.pages * kPageSize == pool_start;
+    const bool joins =
+        previous->first + previous->second.pages == page &&
+        previous->second.pool_start + previous->second.pages * kPageSize == pool_start;
     if (joins) {
       previous->second.pages += count;
       return;
@@ -206,7 +211,8 @@ void PageStore::TakeOut(uint64_t first_page, uint64_t end_page, std::vector<Pool
     if (to < start + run.pages) {
       runs_.emplace(to, Run{run.pool_start + (to - start) * kPageSize, start + run.pages - to});
     }
-    taken->push_back({run.pool_start + (from - start) * kPageSize, run.pool_start + (to - start) * kPageSize});
+    taken->push_back(
+        {run.pool_start + (from - start) * kPageSize, run.pool_start + (to - start) * kPageSize});
     pages_ -= to - from;
     it = runs_.lower_bound(to);
   }

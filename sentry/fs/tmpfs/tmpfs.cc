@@ -56,7 +56,8 @@ std::string Octal(uint32_t value) {
   return std::string(digits.data(), end);
 }
 
-Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t memory_bytes, TmpfsOptions* options) {
+Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t memory_bytes,
+                         TmpfsOptions* options) {
   if (key == "size") {
     options->size_bytes = base::PageUp(TRY(ParseNumber(value, 10, memory_bytes)));
   } else if (key == "nr_blocks") {
@@ -69,7 +70,8 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
     options->uid = static_cast<uint32_t>(TRY(ParseNumber(value, 10, 0)));
   } else if (key == "gid") {
     options->gid = static_cast<uint32_t>(TRY(ParseNumber(value, 10, 0)));
-  } else if (key == "huge" || key == "mpol" || key == "inode32" || key == "inode64" || key == "noswap") {
+  } else if (key == "huge" || key == "mpol" || key == "inode32" || key == "inode64" ||
+             key == "noswap") {
     return {};  // About the host's memory, not about what is seen.
   } else {
     return Errno(EINVAL);
@@ -87,7 +89,8 @@ Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_by
     text.remove_prefix(std::min(comma + 1, text.size()));
     if (item.empty()) continue;
     const size_t equals = item.find('=');
-    const std::string_view value = equals == std::string_view::npos ? std::string_view() : item.substr(equals + 1);
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : item.substr(equals + 1);
     TRY(ApplyOption(item.substr(0, equals), value, memory_bytes, &options));
   }
   return options;
@@ -101,12 +104,14 @@ Tmpfs::Tmpfs(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions&
       inodes_(options.inodes_max),
       device_(AllocateDevice()) {
   inodes_.Take(1);
-  root_ = std::make_shared<TmpfsDirectory>(*this, CreateContext{options.mode, options.uid, options.gid});
+  root_ = std::make_shared<TmpfsDirectory>(*this,
+                                           CreateContext{options.mode, options.uid, options.gid});
 }
 
 Tmpfs::~Tmpfs() {
   // Trees may be deeper than a stack: level by level.
-  std::vector<std::shared_ptr<TmpfsInode>> pending{std::static_pointer_cast<TmpfsInode>(std::move(root_))};
+  std::vector<std::shared_ptr<TmpfsInode>> pending{
+      std::static_pointer_cast<TmpfsInode>(std::move(root_))};
   while (!pending.empty()) {
     const std::shared_ptr<TmpfsInode> inode = std::move(pending.back());
     pending.pop_back();
@@ -114,7 +119,8 @@ Tmpfs::~Tmpfs() {
   }
 }
 
-std::shared_ptr<Tmpfs> Tmpfs::Create(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions& options) {
+std::shared_ptr<Tmpfs> Tmpfs::Create(platform::MemoryPool& pool, const Clock& clock,
+                                     const TmpfsOptions& options) {
   return std::make_shared<Tmpfs>(pool, clock, options);
 }
 
@@ -156,7 +162,8 @@ Result<FileRef> CreateMemfd(Vfs& vfs, const std::shared_ptr<Tmpfs>& shm, Credent
   inode->MakeUnnamed();
   inode->InitSeals(seals);
   Path path = vfs.AnonymousPath(shm, inode, "/memfd:" + std::string(name) + " (deleted)");
-  return FileRef(std::make_shared<TmpfsFile>(std::move(path), O_RDWR, std::move(credentials), std::move(inode)));
+  return FileRef(std::make_shared<TmpfsFile>(std::move(path), O_RDWR, std::move(credentials),
+                                             std::move(inode)));
 }
 
 }  // namespace sentry

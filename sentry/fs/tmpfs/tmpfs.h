@@ -1,6 +1,7 @@
 #pragma once
 
-// tmpfs(5): a file system in the memory pool. Also behind memfd_create(2), and the writable layer of an overlay.
+// tmpfs(5): a file system in the memory pool. Also behind memfd_create(2), and the writable layer
+// of an overlay.
 
 #include <atomic>
 #include <cstdint>
@@ -27,14 +28,15 @@ struct TmpfsOptions {
   uint32_t gid = 0;
 };
 
-// The comma-separated options of mount(2): size= (with k, m, g or %), nr_blocks=, nr_inodes=, mode=, uid=, gid=. EINVAL for an unknown
-// one. `memory_bytes` is what 100% means.
+// The comma-separated options of mount(2): size= (with k, m, g or %), nr_blocks=, nr_inodes=,
+// mode=, uid=, gid=. EINVAL for an unknown one. `memory_bytes` is what 100% means.
 base::Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes);
 
 class Tmpfs final : public FileSystem {
  public:
   // `pool` and `clock` outlive it.
-  static std::shared_ptr<Tmpfs> Create(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions& options);
+  static std::shared_ptr<Tmpfs> Create(platform::MemoryPool& pool, const Clock& clock,
+                                       const TmpfsOptions& options);
   Tmpfs(platform::MemoryPool& pool, const Clock& clock, const TmpfsOptions& options);
   ~Tmpfs() override;
 
@@ -61,9 +63,10 @@ class Tmpfs final : public FileSystem {
   InodeRef root_;
 };
 
-// memfd_create(2) without its checks of name and flags: an unlinked file of the hidden instance `shm`. `seals`: F_SEAL_SEAL for a file that
-// cannot be sealed.
-base::Result<FileRef> CreateMemfd(Vfs& vfs, const std::shared_ptr<Tmpfs>& shm, CredentialsRef credentials,
-                                  std::string_view name, uint32_t mode, uint32_t seals);
+// memfd_create(2) without its checks of name and flags: an unlinked file of the hidden instance
+// `shm`. `seals`: F_SEAL_SEAL for a file that cannot be sealed.
+base::Result<FileRef> CreateMemfd(Vfs& vfs, const std::shared_ptr<Tmpfs>& shm,
+                                  CredentialsRef credentials, std::string_view name, uint32_t mode,
+                                  uint32_t seals);
 
 }  // namespace sentry

@@ -1,5 +1,6 @@
-// Directories of tmpfs. Names are hashed for lookups; for getdents64(2) each entry has a cookie that is never reused, so that
-// reading goes on at the right place whatever came or went in between.
+// Directories of tmpfs. Names are hashed for lookups; for getdents64(2) each entry has a cookie
+// that is never reused, so that reading goes on at the right place whatever came or went in
+// between.
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -37,7 +38,9 @@ TmpfsDirectory::TmpfsDirectory(Tmpfs& file_system, const CreateContext& context)
   nlink_ = 2;
 }
 
-void TmpfsDirectory::FillSize(Attributes* attributes) const { attributes->size = (by_name_.size() + 2) * kEntryBytes; }
+void TmpfsDirectory::FillSize(Attributes* attributes) const {
+  attributes->size = (by_name_.size() + 2) * kEntryBytes;
+}
 
 Result<InodeRef> TmpfsDirectory::Lookup(std::string_view name) {
   const absl::ReaderMutexLock lock(&mu_);
@@ -88,13 +91,14 @@ Result<InodeRef> TmpfsDirectory::Create(std::string_view name, const CreateConte
   return Insert(name, std::make_shared<TmpfsRegular>(tmpfs(), context));
 }
 
-Result<InodeRef> TmpfsDirectory::MakeDirectory(std::string_view name, const CreateContext& context) {
+Result<InodeRef> TmpfsDirectory::MakeDirectory(std::string_view name,
+                                               const CreateContext& context) {
   if (!tmpfs().inodes().Take(1)) return Errno(ENOSPC);
   return Insert(name, std::make_shared<TmpfsDirectory>(tmpfs(), context));
 }
 
-Result<InodeRef> TmpfsDirectory::MakeNode(std::string_view name, const CreateContext& context, uint32_t type,
-                                          uint64_t rdev) {
+Result<InodeRef> TmpfsDirectory::MakeNode(std::string_view name, const CreateContext& context,
+                                          uint32_t type, uint64_t rdev) {
   if (!tmpfs().inodes().Take(1)) return Errno(ENOSPC);
   return Insert(name, std::make_shared<TmpfsNode>(tmpfs(), type, context, rdev));
 }
@@ -134,7 +138,8 @@ Result<void> TmpfsDirectory::RemoveDirectory(std::string_view name, Inode& child
   return {};
 }
 
-Result<void> TmpfsDirectory::Exchange(std::string_view old_name, TmpfsDirectory& other, std::string_view new_name) {
+Result<void> TmpfsDirectory::Exchange(std::string_view old_name, TmpfsDirectory& other,
+                                      std::string_view new_name) {
   const std::shared_ptr<TmpfsInode> mine = Take(old_name);
   const std::shared_ptr<TmpfsInode> theirs = other.Take(new_name);
   if (mine == nullptr || theirs == nullptr) return Errno(ENOENT);
@@ -159,7 +164,8 @@ Result<void> TmpfsDirectory::Rename(std::string_view old_name, Inode& child, Ino
   auto& target = static_cast<TmpfsDirectory&>(new_directory);
   if ((flags & RENAME_EXCHANGE) != 0) return Exchange(old_name, target, new_name);
   const bool is_directory = child.type() == S_IFDIR;
-  if (replaced != nullptr && is_directory && !static_cast<TmpfsDirectory&>(*replaced).IsEmpty()) return Errno(ENOTEMPTY);
+  if (replaced != nullptr && is_directory && !static_cast<TmpfsDirectory&>(*replaced).IsEmpty())
+    return Errno(ENOTEMPTY);
   if ((flags & RENAME_WHITEOUT) != 0 && !tmpfs().inodes().Take(1)) return Errno(ENOSPC);
 
   const std::shared_ptr<TmpfsInode> gone = replaced == nullptr ? nullptr : target.Take(new_name);
@@ -207,10 +213,12 @@ Result<FileRef> TmpfsDirectory::Open(Task& task, const Path& path, uint32_t flag
 }
 
 Result<uint64_t> TmpfsDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {
-  // Positions are cookies: only those that were handed out mean anything (generic_file_llseek of libfs' offset directories).
+  // Positions are cookies: only those that were handed out mean anything (generic_file_llseek of
+  // libfs' offset directories).
   int64_t target = offset;
   if (whence == SEEK_CUR) {
-    if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target)) return Errno(EINVAL);
+    if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target))
+      return Errno(EINVAL);
   } else if (whence != SEEK_SET) {
     return Errno(EINVAL);
   }

@@ -134,7 +134,8 @@ Result<void> TmpfsInode::AddLink() {
 void TmpfsInode::DropLink() {
   const Timestamp now = tmpfs_.Now();
   const absl::MutexLock lock(&mu_);
-  // A directory has its own "." besides its name. What a lower file system says of links may be less.
+  // A directory has its own "." besides its name. What a lower file system says of links may be
+  // less.
   nlink_ -= std::min(nlink_, type_ == S_IFDIR ? 2U : 1U);
   ctime_ = now;
 }
@@ -152,8 +153,10 @@ Result<std::string> TmpfsInode::GetXattr(std::string_view name) {
   return found->second;
 }
 
-Result<void> TmpfsInode::SetXattr(std::string_view name, std::span<const std::byte> value, int flags) {
-  if (!name.starts_with("user.") && !name.starts_with("trusted.") && !name.starts_with("security.")) {
+Result<void> TmpfsInode::SetXattr(std::string_view name, std::span<const std::byte> value,
+                                  int flags) {
+  if (!name.starts_with("user.") && !name.starts_with("trusted.") &&
+      !name.starts_with("security.")) {
     return Errno(EOPNOTSUPP);
   }
   const Timestamp now = tmpfs_.Now();

@@ -1,7 +1,8 @@
 #pragma once
 
-// The inodes of tmpfs. Each has one lock, mu_, for its attributes and content; directories' names are further serialised by the vfs.
-// Lock order: a file's write lock, a memory manager's lock (inside IoBuffer), mu_. Under mu_ nothing but the pool is called.
+// The inodes of tmpfs. Each has one lock, mu_, for its attributes and content; directories' names
+// are further serialised by the vfs. Lock order: a file's write lock, a memory manager's lock
+// (inside IoBuffer), mu_. Under mu_ nothing but the pool is called.
 
 #include <map>
 #include <memory>
@@ -26,11 +27,13 @@ class TmpfsInode : public Inode {
 
   uint32_t type() const override { return type_; }
   base::Result<Attributes> GetAttributes() override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> SetAttributes(const AttributeChanges& changes) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> CheckPermission(const Credentials& credentials, int mask) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<std::string> GetXattr(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value, int flags) override
+  base::Result<void> SetAttributes(const AttributeChanges& changes) override
       ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> CheckPermission(const Credentials& credentials, int mask) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<std::string> GetXattr(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value,
+                              int flags) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> RemoveXattr(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<std::vector<std::string>> ListXattr() override ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -106,26 +109,31 @@ class TmpfsDirectory final : public TmpfsInode {
 
   base::Result<InodeRef> Lookup(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<InodeRef> Create(std::string_view name, const CreateContext& context) override;
-  base::Result<InodeRef> MakeDirectory(std::string_view name, const CreateContext& context) override;
-  base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context, uint32_t type,
-                                  uint64_t rdev) override;
+  base::Result<InodeRef> MakeDirectory(std::string_view name,
+                                       const CreateContext& context) override;
+  base::Result<InodeRef> MakeNode(std::string_view name, const CreateContext& context,
+                                  uint32_t type, uint64_t rdev) override;
   base::Result<InodeRef> MakeSymlink(std::string_view name, std::string_view target,
                                      const CreateContext& context) override;
   base::Result<void> Link(std::string_view name, Inode& target) override;
   base::Result<void> Unlink(std::string_view name, Inode& child) override;
   base::Result<void> RemoveDirectory(std::string_view name, Inode& child) override;
-  base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory, std::string_view new_name,
-                            Inode* replaced, uint32_t flags) override;
+  base::Result<void> Rename(std::string_view old_name, Inode& child, Inode& new_directory,
+                            std::string_view new_name, Inode* replaced, uint32_t flags) override;
   base::Result<InodeRef> CreateUnnamed(const CreateContext& context) override;
   base::Result<FileRef> Open(Task& task, const Path& path, uint32_t flags) override;
 
   // Positions are cookies, which never change and are never reused.
-  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> ReadEntries(uint64_t* offset, const DirectorySink& sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t parent_number() const { return parent_number_.load(std::memory_order_relaxed); }
   bool IsEmpty() const ABSL_LOCKS_EXCLUDED(mu_);
   // For the end of the file system: the directories in this one, without recursion.
-  void TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories) ABSL_LOCKS_EXCLUDED(mu_);
-  void set_parent_number(uint64_t number) { parent_number_.store(number, std::memory_order_relaxed); }
+  void TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* directories)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void set_parent_number(uint64_t number) {
+    parent_number_.store(number, std::memory_order_relaxed);
+  }
 
  protected:
   void FillSize(Attributes* attributes) const override ABSL_SHARED_LOCKS_REQUIRED(mu_);
@@ -139,7 +147,8 @@ class TmpfsDirectory final : public TmpfsInode {
   base::Result<InodeRef> Insert(std::string_view name, std::shared_ptr<TmpfsInode> inode);
   void Put(std::string_view name, std::shared_ptr<TmpfsInode> inode) ABSL_LOCKS_EXCLUDED(mu_);
   std::shared_ptr<TmpfsInode> Take(std::string_view name) ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> Exchange(std::string_view old_name, TmpfsDirectory& other, std::string_view new_name);
+  base::Result<void> Exchange(std::string_view old_name, TmpfsDirectory& other,
+                              std::string_view new_name);
 
   absl::flat_hash_map<std::string, Entry*> by_name_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<uint64_t, std::unique_ptr<Entry>> by_cookie_ ABSL_GUARDED_BY(mu_);
@@ -157,9 +166,11 @@ class TmpfsRegular final : public TmpfsInode, public Mappable {
   // --- Data of open files.
   base::Result<size_t> ReadInto(IoBuffer& to, uint64_t offset) ABSL_LOCKS_EXCLUDED(mu_);
   // `append`: at the end, and *offset says where that was. *offset advances.
-  base::Result<size_t> WriteFrom(IoBuffer& from, uint64_t* offset, bool append) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+  base::Result<size_t> WriteFrom(IoBuffer& from, uint64_t* offset, bool append)
+      ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
   base::Result<uint64_t> SeekData(uint64_t offset, bool hole) const ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> Allocate(int mode, uint64_t offset, uint64_t length) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+  base::Result<void> Allocate(int mode, uint64_t offset, uint64_t length)
+      ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
   base::Result<void> Resize(uint64_t size) override ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
   uint64_t size() const ABSL_LOCKS_EXCLUDED(mu_);
   // A writer has closed it.
@@ -171,12 +182,19 @@ class TmpfsRegular final : public TmpfsInode, public Mappable {
   void InitSeals(uint32_t seals) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Mappable.
-  base::Result<HostRange> Translate(uint64_t offset, uint64_t length, bool for_write) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<size_t> ReadAt(uint64_t offset, std::span<std::byte> out) override ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<size_t> ReadContent(uint64_t offset, std::span<std::byte> out) override { return ReadAt(offset, out); }
-  base::Result<size_t> WriteAt(uint64_t offset, std::span<const std::byte> data) override ABSL_LOCKS_EXCLUDED(mu_);
-  void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) override;
-  void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) override;
+  base::Result<HostRange> Translate(uint64_t offset, uint64_t length, bool for_write) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> ReadAt(uint64_t offset, std::span<std::byte> out) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<size_t> ReadContent(uint64_t offset, std::span<std::byte> out) override {
+    return ReadAt(offset, out);
+  }
+  base::Result<size_t> WriteAt(uint64_t offset, std::span<const std::byte> data) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                  bool shared_writable) override;
+  void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                     bool shared_writable) override;
   base::Result<void> Sync(uint64_t, uint64_t) override { return {}; }
   base::Result<void> PunchHole(uint64_t offset, uint64_t length) override;
   Identity identity() const override { return {tmpfs().device(), number()}; }
@@ -188,10 +206,11 @@ class TmpfsRegular final : public TmpfsInode, public Mappable {
   // Pages [first, end) go, after every mapping of them has gone.
   void DiscardPages(uint64_t first_page, uint64_t end_page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_)
       ABSL_LOCKS_EXCLUDED(mu_);
-  base::Result<void> PunchHoleLocked(uint64_t offset, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> PunchHoleLocked(uint64_t offset, uint64_t length)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_) ABSL_LOCKS_EXCLUDED(mu_);
 
-  absl::Mutex write_mu_ ABSL_ACQUIRED_BEFORE(mu_);  // One writer at a time, around copies from guest memory.
+  absl::Mutex write_mu_
+      ABSL_ACQUIRED_BEFORE(mu_);  // One writer at a time, around copies from guest memory.
   PageStore content_ ABSL_GUARDED_BY(mu_);
   uint64_t size_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t seals_ ABSL_GUARDED_BY(mu_);
@@ -206,7 +225,8 @@ class TmpfsDirectoryFile final : public File {
   using File::File;
   bool seekable() const override { return true; }
   base::Result<uint64_t> Seek(Task& task, uint64_t position, int64_t offset, int whence) override;
-  base::Result<void> ReadDirectory(Task& task, uint64_t* offset, const DirectorySink& sink) override;
+  base::Result<void> ReadDirectory(Task& task, uint64_t* offset,
+                                   const DirectorySink& sink) override;
   base::Result<void> Sync(bool) override { return {}; }
 };
 
@@ -214,7 +234,8 @@ class TmpfsDirectoryFile final : public File {
 class TmpfsFile final : public File {
  public:
   // `path` may show another file system's inode on top of `regular`.
-  TmpfsFile(Path path, uint32_t flags, CredentialsRef credentials, std::shared_ptr<TmpfsRegular> regular)
+  TmpfsFile(Path path, uint32_t flags, CredentialsRef credentials,
+            std::shared_ptr<TmpfsRegular> regular)
       : File(std::move(path), flags, std::move(credentials)), regular_(std::move(regular)) {}
   bool seekable() const override { return true; }
   base::Result<size_t> Read(Task& task, IoBuffer& to, uint64_t* offset) override;

@@ -1,8 +1,9 @@
 // Regular files of tmpfs: content that is read, written and mapped.
 //
-// A copy between guest memory and the file may need a page of this very file (a program that reads a file into its own mapping). So
-// the copy happens inside IoBuffer::WithHostMemory, which has made the guest's pages present and holds what keeps them; mu_ is
-// taken inside, and a fault handler may take it through Translate at any other time.
+// A copy between guest memory and the file may need a page of this very file (a program that reads
+// a file into its own mapping). So the copy happens inside IoBuffer::WithHostMemory, which has made
+// the guest's pages present and holds what keeps them; mu_ is taken inside, and a fault handler may
+// take it through Translate at any other time.
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -39,7 +40,9 @@ uint64_t PageOf(uint64_t offset) { return offset / kPageSize; }
 // Not PageUp(): the largest size must not wrap.
 uint64_t PagesFor(uint64_t size) { return size / kPageSize + (size % kPageSize != 0 ? 1 : 0); }
 
-std::span<std::byte> Bytes(const iovec& vector) { return {static_cast<std::byte*>(vector.iov_base), vector.iov_len}; }
+std::span<std::byte> Bytes(const iovec& vector) {
+  return {static_cast<std::byte*>(vector.iov_base), vector.iov_len};
+}
 
 }  // namespace
 
@@ -75,8 +78,9 @@ Result<size_t> TmpfsRegular::ReadInto(IoBuffer& to, uint64_t offset) {
       if (offset >= size_) break;
       available = size_ - offset;
     }
-    const Result<size_t> moved =
-        to.WithHostMemory(std::min(available, to.remaining()), true, [&](std::span<const iovec> vectors) -> Result<size_t> {
+    const Result<size_t> moved = to.WithHostMemory(
+        std::min(available, to.remaining()), true,
+        [&](std::span<const iovec> vectors) -> Result<size_t> {
           const absl::ReaderMutexLock lock(&mu_);
           size_t count = 0;
           for (const iovec& vector : vectors) {
@@ -114,13 +118,14 @@ Result<size_t> TmpfsRegular::WriteFrom(IoBuffer& from, uint64_t* offset, bool ap
   if (*offset >= kSizeMax && from.remaining() > 0) return Errno(EFBIG);
   from.Truncate(kSizeMax - *offset);
   if ((seals & F_SEAL_GROW) != 0) {
-    if (from.remaining() > 0 && (*offset >= size || from.remaining() > size - *offset)) return Errno(EPERM);
+    if (from.remaining() > 0 && (*offset >= size || from.remaining() > size - *offset))
+      return Errno(EPERM);
   }
   size_t done = 0;
   while (from.remaining() > 0) {
     const uint64_t start = *offset + done;
-    const Result<size_t> moved =
-        from.WithHostMemory(from.remaining(), false, [&](std::span<const iovec> vectors) -> Result<size_t> {
+    const Result<size_t> moved = from.WithHostMemory(
+        from.remaining(), false, [&](std::span<const iovec> vectors) -> Result<size_t> {
           const absl::MutexLock lock(&mu_);
           size_t count = 0;
           for (const iovec& vector : vectors) {
@@ -160,10 +165,12 @@ Result<void> TmpfsRegular::Resize(uint64_t size) {
     size_ = size;
     mtime_ = ctime_ = now;
     // What is behind the end in the last page would show up when the file grows again.
-    if (size < old_size && size % kPageSize != 0) content_.Zero(size, std::min(old_size - size, kPageSize - size % kPageSize));
+    if (size < old_size && size % kPageSize != 0)
+      content_.Zero(size, std::min(old_size - size, kPageSize - size % kPageSize));
   }
   if (size < old_size) mappings_.Truncate(*this, size);
-  if (PagesFor(size) < PagesFor(old_size)) DiscardPages(PagesFor(size), std::numeric_limits<uint64_t>::max() / kPageSize);
+  if (PagesFor(size) < PagesFor(old_size))
+    DiscardPages(PagesFor(size), std::numeric_limits<uint64_t>::max() / kPageSize);
   return {};
 }
 
@@ -218,7 +225,8 @@ Result<void> TmpfsRegular::Allocate(int mode, uint64_t offset, uint64_t length) 
     return {};
   }
   if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)) != 0) return Errno(EOPNOTSUPP);
-  // Linux's tmpfs does not know this one, but the file systems that an image's programs expect on / do.
+  // Linux's tmpfs does not know this one, but the file systems that an image's programs expect on /
+  // do.
   const bool zeroes = (mode & FALLOC_FL_ZERO_RANGE) != 0;
   if (zeroes && (held & kWriteSeals) != 0) return Errno(EPERM);
   if (zeroes) TRY(PunchHoleLocked(offset, length));
@@ -256,7 +264,8 @@ Result<void> TmpfsRegular::AddSeals(uint32_t seals) {
   const absl::MutexLock write_lock(&write_mu_);
   const absl::MutexLock lock(&mu_);
   if ((seals_ & F_SEAL_SEAL) != 0) return Errno(EPERM);
-  if ((seals & F_SEAL_WRITE) != 0 && (seals_ & F_SEAL_WRITE) == 0 && mappings_.HasWritableMappings()) {
+  if ((seals & F_SEAL_WRITE) != 0 && (seals_ & F_SEAL_WRITE) == 0 &&
+      mappings_.HasWritableMappings()) {
     return Errno(EBUSY);
   }
   // An executable that cannot change its mode cannot change its content either.
@@ -274,7 +283,8 @@ Result<HostRange> TmpfsRegular::Translate(uint64_t offset, uint64_t length, bool
   if (offset >= end) return Errno(EFAULT);
   length = std::min(length, end - offset);
   // Sequential faults make more and more at once.
-  fault_pages_ = PageOf(offset) == next_fault_page_ ? std::min(fault_pages_ * 2, kFaultPagesMax) : kFaultPagesMin;
+  fault_pages_ = PageOf(offset) == next_fault_page_ ? std::min(fault_pages_ * 2, kFaultPagesMax)
+                                                    : kFaultPagesMin;
   const Result<platform::PoolRange> range = content_.Back(offset, length, fault_pages_);
   if (!range.ok()) return Errno(ENOMEM);
   next_fault_page_ = PageOf(offset) + range.value().size() / kPageSize;
@@ -293,22 +303,25 @@ Result<size_t> TmpfsRegular::WriteAt(uint64_t offset, std::span<const std::byte>
   const Timestamp now = tmpfs().Now();
   const absl::MutexLock lock(&mu_);
   if (offset >= size_) return size_t{0};
-  const size_t written = TRY(content_.Write(offset, data.first(std::min<uint64_t>(data.size(), size_ - offset))));
+  const size_t written =
+      TRY(content_.Write(offset, data.first(std::min<uint64_t>(data.size(), size_ - offset))));
   mtime_ = ctime_ = now;
   return written;
 }
 
-void TmpfsRegular::AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) {
+void TmpfsRegular::AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                              bool shared_writable) {
   mappings_.Add(memory, offset, length, shared_writable);
 }
 
-void TmpfsRegular::RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length, bool shared_writable) {
+void TmpfsRegular::RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
+                                 bool shared_writable) {
   mappings_.Remove(memory, offset, length, shared_writable);
 }
 
 Result<FileRef> TmpfsRegular::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<TmpfsFile>(path, flags, task.credentials(),
-                                             std::static_pointer_cast<TmpfsRegular>(shared_from_this())));
+  return FileRef(std::make_shared<TmpfsFile>(
+      path, flags, task.credentials(), std::static_pointer_cast<TmpfsRegular>(shared_from_this())));
 }
 
 // --- The open file.

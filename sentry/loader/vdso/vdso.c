@@ -1,6 +1,6 @@
-/* The time without a system call: what linux-vdso.so.1 offers on x86-64 (vdso(7)). Runs in the guest, with no libc, no
- * relocations and no writable data. The names are those of Linux's; the code asks the sentry whenever the page of
- * parameters (vvar.h) does not answer. */
+/* The time without a system call: what linux-vdso.so.1 offers on x86-64 (vdso(7)). Runs in the
+ * guest, with no libc, no relocations and no writable data. The names are those of Linux's; the
+ * code asks the sentry whenever the page of parameters (vvar.h) does not answer. */
 
 #include "sentry/loader/vdso/vvar.h"
 
@@ -30,7 +30,13 @@ enum {
   kMonotonicCoarse = 6,
   kBoottime = 7,
 };
-enum { kSysGettimeofday = 96, kSysTime = 201, kSysClockGettime = 228, kSysClockGetres = 229, kSysGetcpu = 309 };
+enum {
+  kSysGettimeofday = 96,
+  kSysTime = 201,
+  kSysClockGettime = 228,
+  kSysClockGetres = 229,
+  kSysGetcpu = 309
+};
 
 static const int64_t kNsPerSecond = 1000000000;
 /* A writer that was preempted in the middle is not waited for. */

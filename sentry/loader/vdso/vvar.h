@@ -1,10 +1,11 @@
-/* The page of clock parameters, between the sentry that writes it and the guest's vDSO that reads it. Plain C: the vDSO is
- * freestanding code.
+/* The page of clock parameters, between the sentry that writes it and the guest's vDSO that reads
+ * it. Plain C: the vDSO is freestanding code.
  *
- * A reader takes `sequence`, which is odd while the sentry writes, the fields, the counter, and `sequence` again;
- * if it has changed, all over. Then, with delta = counter - tsc_base:
- *   monotonic = monotonic_base_ns + delta * multiplier / 2^32      realtime = monotonic + realtime_offset_ns
- * If delta > valid_ticks (unsigned: a counter that went back counts too), or mode is not kVvarCounter, the reader asks the sentry. */
+ * A reader takes `sequence`, which is odd while the sentry writes, the fields, the counter, and
+ * `sequence` again; if it has changed, all over. Then, with delta = counter - tsc_base: monotonic =
+ * monotonic_base_ns + delta * multiplier / 2^32      realtime = monotonic + realtime_offset_ns If
+ * delta > valid_ticks (unsigned: a counter that went back counts too), or mode is not kVvarCounter,
+ * the reader asks the sentry. */
 
 #pragma once
 

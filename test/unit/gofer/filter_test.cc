@@ -1,5 +1,7 @@
 // The gofer does all of its work under the filter that runsc-gofer installs.
 
+#include "platform/seccomp/filter.h"
+
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -11,7 +13,6 @@
 
 #include "catch2/catch.hpp"
 #include "gofer/server/host.h"
-#include "platform/seccomp/filter.h"
 #include "runsc-cli/main/gofer_filter.h"
 #include "test/unit/gofer/fixture.h"
 

@@ -79,8 +79,7 @@ GoferFixture::GoferFixture(const std::string& parent) : dir_(parent) {
   absl::StatusOr<base::Fd> proc = gofer::host::OpenProcSelfFd();
   REQUIRE(proc.ok());
   options.proc_self_fd = *std::move(proc);
-  absl::StatusOr<std::unique_ptr<gofer::Server>> server =
-      gofer::Server::Create(std::move(options));
+  absl::StatusOr<std::unique_ptr<gofer::Server>> server = gofer::Server::Create(std::move(options));
   REQUIRE(server.ok());
   server_ = *std::move(server);
   absl::StatusOr<std::unique_ptr<gofer::Client>> client =

@@ -32,8 +32,8 @@ void WriteFile(const std::string& path, std::string_view content);
 std::string ReadFile(const std::string& path);
 std::string ReadAll(int fd);
 
-// The attach points: "root" is the directory, "ro" the same read-only, "host" the same with FIFOs and
-// sockets allowed.
+// The attach points: "root" is the directory, "ro" the same read-only, "host" the same with FIFOs
+// and sockets allowed.
 class GoferFixture {
  public:
   explicit GoferFixture(const std::string& parent = {});

@@ -51,8 +51,7 @@ class BareClient {
   const test::TempDir& dir() const { return dir_; }
 
   base::Result<gofer::Response> Call(const gofer::Request& request) {
-    const size_t bytes =
-        TRY(gofer::EncodeRequest(request, scratch_, channel_->RequestArea(0)));
+    const size_t bytes = TRY(gofer::EncodeRequest(request, scratch_, channel_->RequestArea(0)));
     channel_->Submit(0, bytes);
     const size_t got = TRY(channel_->Await(0, arrived_.bytes()));
     return gofer::DecodeResponse(arrived_.bytes().first(got));
@@ -81,8 +80,8 @@ TEST_CASE("a request length beyond the area ends the connection", "[gofer][hosti
 }
 
 TEST_CASE("bytes that are no message end the connection", "[gofer][hostile]") {
-  const size_t bytes = GENERATE(size_t{0}, size_t{1}, size_t{8}, size_t{4096},
-                                gofer::kMessageBytesMax);
+  const size_t bytes =
+      GENERATE(size_t{0}, size_t{1}, size_t{8}, size_t{4096}, gofer::kMessageBytesMax);
   const int fill = GENERATE(0x00, 0x01, 0xff);
   BareClient client;
   std::memset(client.channel().RequestArea(3).data(), fill, bytes);
@@ -152,7 +151,7 @@ TEST_CASE("the memory must be sealed and of the right size", "[gofer][hostile]")
   base::Fd memory(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   CHECK(!Channel::Map(base::Fd(dup(memory.get())), {}).ok());
   auto ends = gofer::CreateChannel();
-  struct stat status {};
+  struct stat status{};
   REQUIRE(fstat(ends->memory.get(), &status) == 0);
   REQUIRE(ftruncate(memory.get(), status.st_size) == 0);
   CHECK(!Channel::Map(base::Fd(dup(memory.get())), {}).ok());

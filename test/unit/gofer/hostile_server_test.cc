@@ -28,8 +28,7 @@ class BareServer {
   explicit BareServer(Answer answer) : answer_(std::move(answer)) {
     auto ends = gofer::CreateChannel();
     REQUIRE(ends.ok());
-    auto channel =
-        Channel::Map(base::Fd(dup(ends->memory.get())), std::move(ends->server_socket));
+    auto channel = Channel::Map(base::Fd(dup(ends->memory.get())), std::move(ends->server_socket));
     REQUIRE(channel.ok());
     channel_ = std::make_unique<Channel>(*std::move(channel));
     auto client = gofer::Client::Create(std::move(ends->memory), std::move(ends->client_socket));
@@ -110,14 +109,14 @@ TEST_CASE("directory entries with impossible names end the connection", "[gofer]
 }
 
 TEST_CASE("a directory that never ends is refused", "[gofer][hostile]") {
-  BareServer server([](Channel&, const Request& request) { return Ok(request, gofer::DirReply{}); });
+  BareServer server(
+      [](Channel&, const Request& request) { return Ok(request, gofer::DirReply{}); });
   CHECK(server.client().ReadDir({1, 0, 10, false}).error() == EIO);
 }
 
 TEST_CASE("a promised descriptor that does not come ends the connection", "[gofer][hostile]") {
-  BareServer server([](Channel&, const Request& request) {
-    return Response{request.id, 0, true, {}};
-  });
+  BareServer server(
+      [](Channel&, const Request& request) { return Response{request.id, 0, true, {}}; });
   CHECK(server.client().Open(1, O_RDONLY).error() == EIO);
   CHECK(server.client().dead());
 }
@@ -148,9 +147,8 @@ TEST_CASE("noise in the socket is not taken for a descriptor", "[gofer][hostile]
 }
 
 TEST_CASE("errors travel as they are", "[gofer]") {
-  BareServer server([](Channel&, const Request& request) {
-    return Response{request.id, ESTALE, false, {}};
-  });
+  BareServer server(
+      [](Channel&, const Request& request) { return Response{request.id, ESTALE, false, {}}; });
   CHECK(server.client().GetAttr(1).error() == ESTALE);
   CHECK(!server.client().dead());
 }

@@ -31,7 +31,7 @@ using test::Steps;
 using test::WriteFile;
 
 struct stat HostStat(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   REQUIRE(lstat(path.c_str(), &status) == 0);
   return status;
 }
@@ -198,9 +198,11 @@ TEST_CASE("directories, nodes and links are made", "[gofer][make]") {
   GoferFixture fixture;
   Client& client = fixture.client();
   const Fid dir = client.NewFid();
-  CHECK(client.Mkdir(fixture.root(), "dir", dir, {0711, 0, 0}).value().object.mode == (S_IFDIR | 0711));
+  CHECK(client.Mkdir(fixture.root(), "dir", dir, {0711, 0, 0}).value().object.mode ==
+        (S_IFDIR | 0711));
   CHECK(client.Mkdir(fixture.root(), "dir", kNoFid, {0711, 0, 0}).error() == EEXIST);
-  CHECK(client.Mknod(dir, "fifo", kNoFid, {S_IFIFO | 0600, 0, 0}).value().object.mode == (S_IFIFO | 0600));
+  CHECK(client.Mknod(dir, "fifo", kNoFid, {S_IFIFO | 0600, 0, 0}).value().object.mode ==
+        (S_IFIFO | 0600));
   CHECK(client.Mknod(dir, "sock", kNoFid, {S_IFSOCK | 0600, 0, 0}).ok());
   CHECK(client.Mknod(dir, "file", kNoFid, {S_IFREG | 0600, 0, 0}).ok());
   CHECK(client.Mknod(dir, "null", kNoFid, {S_IFCHR | 0600, 0, 0}).error() == EPERM);
@@ -379,7 +381,7 @@ TEST_CASE("the longest names fit, a thousand at a time", "[gofer][readdir][limit
 
 TEST_CASE("statfs tells what the host tells", "[gofer]") {
   GoferFixture fixture;
-  struct statfs host {};
+  struct statfs host{};
   REQUIRE(statfs(fixture.dir().path().c_str(), &host) == 0);
   const gofer::StatFsReply got = fixture.client().StatFs(fixture.root()).value();
   CHECK(got.type == static_cast<uint64_t>(host.f_type));
@@ -417,7 +419,8 @@ TEST_CASE("the largest extended attribute fits into a message", "[gofer][xattr][
   WriteFile(fixture.dir() / "file", "");
   const std::string value(gofer::kXattrValueBytesMax, 'v');
   // Most file systems hold less than the interface allows; what counts is that it gets there.
-  const base::Result<void> set = fixture.client().SetXattr(fixture.Fid("file"), "user.big", value, 0);
+  const base::Result<void> set =
+      fixture.client().SetXattr(fixture.Fid("file"), "user.big", value, 0);
   if (set.ok()) {
     CHECK(fixture.client().GetXattr(fixture.Fid("file"), "user.big").value() == value);
   } else {

@@ -63,7 +63,8 @@ TEST_CASE("a response comes out as it went in", "[gofer][wire]") {
     entry.name = "name" + std::to_string(i);
     entry.ino = static_cast<uint64_t>(i);
     entry.cookie = ~uint64_t{0};
-    if (i % 2 == 0) entry.attributes = {.dev = 1, .ino = 2, .mode = 0100644, .mtime = {-1, 999999999}};
+    if (i % 2 == 0)
+      entry.attributes = {.dev = 1, .ino = 2, .mode = 0100644, .mtime = {-1, 999999999}};
   }
   Bytes bytes = Encoded(gofer::Response{7, 0, false, directory});
   const auto decoded = gofer::DecodeResponse(bytes.span());
@@ -130,7 +131,8 @@ TEST_CASE("what does not fit into a slot is not written", "[gofer][wire][limits]
   CHECK(gofer::EncodeRequest({1, request}, scratch, out.bytes()).error() == EMSGSIZE);
   // And the scratch memory is fit for the next.
   const auto bytes = scratch.bytes();
-  CHECK(std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; }));
+  CHECK(
+      std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; }));
   CHECK(gofer::EncodeRequest({1, gofer::GetAttrRequest{1}}, scratch, out.bytes()).ok());
 }
 
@@ -144,8 +146,8 @@ TEST_CASE("a message cut short anywhere is refused", "[gofer][wire]") {
 TEST_CASE("no flipped bits make decoding crash or exceed a bound", "[gofer][wire]") {
   std::mt19937_64 random(20260101);
   for (int round = 0; round < 20'000; ++round) {
-    Bytes bytes = Encoded(gofer::Request{
-        1, gofer::WalkRequest{1, {{"alpha", 2}, {"beta", 3}}, true, 0}});
+    Bytes bytes =
+        Encoded(gofer::Request{1, gofer::WalkRequest{1, {{"alpha", 2}, {"beta", 3}}, true, 0}});
     for (int flips = 0; flips < 4; ++flips) {
       bytes.span()[random() % bytes.size] ^= static_cast<std::byte>(1U << (random() % 8));
     }

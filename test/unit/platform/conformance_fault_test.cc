@@ -137,8 +137,11 @@ TEST_CASE("an access beyond the end of a host file is SIGBUS", "[fault]") {
   const int file = memfd_create("short", 0);
   REQUIRE(ftruncate(file, 100) == 0);
   REQUIRE(guest.space()
-              .Map({.address = 0x700000, .length = 2 * kPage, .host_fd = file,
-                    .protection = PROT_READ, .is_private = true})
+              .Map({.address = 0x700000,
+                    .length = 2 * kPage,
+                    .host_fd = file,
+                    .protection = PROT_READ,
+                    .is_private = true})
               .ok());
   close(file);
   Registers registers = guest.Start();
@@ -297,8 +300,8 @@ TEST_CASE("the stub's pages cannot be written by the guest", "[hostile]") {
   }
 }
 
-// Each of the stub's own system call instructions, entered by guest code with arguments of its choice,
-// must be as good as one of the guest's.
+// Each of the stub's own system call instructions, entered by guest code with arguments of its
+// choice, must be as good as one of the guest's.
 TEST_CASE("a guest that jumps to the stub's system calls makes none", "[hostile]") {
   Guest guest(EachMachine(), fault_syscalls());
   const auto image = platform::MakeStubImage();
@@ -326,11 +329,12 @@ TEST_CASE("a guest that jumps to the stub's system calls makes none", "[hostile]
   CHECK(sites > 10);
 }
 
-// A sibling overwrites the contexts of all threads, again and again. Whatever happens to the guest, the
-// sentry gets some event, or can interrupt, and other guests do not notice.
+// A sibling overwrites the contexts of all threads, again and again. Whatever happens to the guest,
+// the sentry gets some event, or can interrupt, and other guests do not notice.
 TEST_CASE("a guest that overwrites its threads' contexts fools only itself", "[hostile]") {
   Machine& machine = EachMachine();
-  const uint64_t pattern = GENERATE(uint64_t{0}, uint64_t{1}, ~uint64_t{0}, uint64_t{STUB_CONTEXTS});
+  const uint64_t pattern =
+      GENERATE(uint64_t{0}, uint64_t{1}, ~uint64_t{0}, uint64_t{STUB_CONTEXTS});
   CAPTURE(pattern);
   Guest bystander(machine, fault_syscalls());
   {

@@ -21,11 +21,9 @@ GUEST_CODE(code_bases,
            "movq %fs:0, %rax\n movq %gs:8, %rbx\n syscall\n")
 GUEST_CODE(code_own_bases, "wrfsbase %rdi\n wrgsbase %rsi\n syscall\n rdfsbase %rax\n syscall\n")
 GUEST_CODE(code_cpuid, "xorl %eax, %eax\n xorl %ecx, %ecx\n cpuid\n syscall\n rdtsc\n syscall\n")
-GUEST_CODE(code_sse,
-           "movdqu (%rdi), %xmm7\n 1: syscall\n movdqu %xmm7, 16(%rdi)\n jmp 1b")
+GUEST_CODE(code_sse, "movdqu (%rdi), %xmm7\n 1: syscall\n movdqu %xmm7, 16(%rdi)\n jmp 1b")
 GUEST_CODE(code_x87, "fldl (%rdi)\n syscall\n fstpl 8(%rdi)\n syscall\n")
-GUEST_CODE(code_avx,
-           "vmovdqu (%rdi), %ymm3\n syscall\n vmovdqu %ymm3, 64(%rdi)\n syscall\n")
+GUEST_CODE(code_avx, "vmovdqu (%rdi), %ymm3\n syscall\n vmovdqu %ymm3, 64(%rdi)\n syscall\n")
 GUEST_CODE(code_avx512,
            "vmovdqu64 (%rdi), %zmm30\n movl $0x1234, %eax\n kmovd %eax, %k3\n movl $39, %eax\n"
            "syscall\n vmovdqu64 %zmm30, 64(%rdi)\n kmovd %k3, %eax\n syscall\n")
@@ -46,8 +44,8 @@ using test::kCode;
 using test::kData;
 using test::kDataBytes;
 using test::kPage;
-using test::Machine;
 using test::kStackTop;
+using test::Machine;
 
 constexpr uint64_t kGetppid = SYS_getppid;
 
@@ -406,8 +404,11 @@ TEST_CASE("the death of the host process is noticed", "[platform][death]") {
   CHECK(guest.Switch(registers).kind == EventKind::kDead);
   CHECK(guest.space().Unmap(kCode, kPage).error() == ESRCH);
   CHECK(guest.space()
-            .Map({.address = kData, .length = kPage, .host_fd = guest.machine().pool().fd(),
-                  .offset = 0, .protection = PROT_READ})
+            .Map({.address = kData,
+                  .length = kPage,
+                  .host_fd = guest.machine().pool().fd(),
+                  .offset = 0,
+                  .protection = PROT_READ})
             .error() == ESRCH);
 }
 
@@ -581,7 +582,8 @@ TEST_CASE("threads of the guest come and go", "[platform]") {
 }
 
 // A pair that shares a CPU must not bind the threads that its host thread makes.
-TEST_CASE("a host thread may use all CPUs when its context is gone, whoever made it", "[platform]") {
+TEST_CASE("a host thread may use all CPUs when its context is gone, whoever made it",
+          "[platform]") {
   Guest guest(EachMachine(), code_syscall_loop());
   const cpu_set_t all = InitialCpus();
   std::atomic<bool> equal = false;

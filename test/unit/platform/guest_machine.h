@@ -1,7 +1,7 @@
 #pragma once
 
-// Guest code for the conformance suite: machine code written as assembler beside the test, copied into a
-// page of the pool, run on either platform.
+// Guest code for the conformance suite: machine code written as assembler beside the test, copied
+// into a page of the pool, run on either platform.
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -21,7 +21,8 @@
 
 // Defines a function `name()` that returns the bytes of `text`.
 #define GUEST_CODE(name, text)                                             \
-  asm(".pushsection .rodata\n" #name "_begin:\n" text "\n" #name "_end:\n" \
+  asm(".pushsection .rodata\n" #name "_begin:\n" text "\n" #name           \
+      "_end:\n"                                                            \
       ".popsection\n");                                                    \
   extern "C" const char name##_begin[], name##_end[];                      \
   inline std::string_view name() {                                         \
@@ -31,16 +32,15 @@
 namespace test {
 
 inline constexpr uint64_t kPage = 4096;
-inline constexpr uint64_t kCode = 0x400000;   // One page, read and execute.
-inline constexpr uint64_t kData = 0x500000;   // Four pages, read and write.
+inline constexpr uint64_t kCode = 0x400000;  // One page, read and execute.
+inline constexpr uint64_t kData = 0x500000;  // Four pages, read and write.
 inline constexpr uint64_t kDataBytes = 4 * kPage;
 inline constexpr uint64_t kStackTop = kData + kDataBytes;
 
 // A pool and a platform; made once per kind, since Linux makes a process for it.
 class Machine {
  public:
-  explicit Machine(platform::PlatformKind kind)
-      : pool_(platform::MemoryPool::Create().value()) {
+  explicit Machine(platform::PlatformKind kind) : pool_(platform::MemoryPool::Create().value()) {
     auto made = platform::CreatePlatform(kind, *pool_);
     INFO(made.status().ToString());
     REQUIRE(made.ok());
@@ -70,17 +70,19 @@ class Guest {
         space_(machine.platform().NewAddressSpace().value()),
         context_(machine.platform().NewContext().value()) {
     memcpy(machine.pool().Window(code_).data(), code.data(), code.size());
-    REQUIRE(space_->Map({.address = kCode,
-                         .length = kPage,
-                         .host_fd = machine.pool().fd(),
-                         .offset = code_.start,
-                         .protection = PROT_READ | PROT_EXEC})
+    REQUIRE(space_
+                ->Map({.address = kCode,
+                       .length = kPage,
+                       .host_fd = machine.pool().fd(),
+                       .offset = code_.start,
+                       .protection = PROT_READ | PROT_EXEC})
                 .ok());
-    REQUIRE(space_->Map({.address = kData,
-                         .length = kDataBytes,
-                         .host_fd = machine.pool().fd(),
-                         .offset = data_.start,
-                         .protection = PROT_READ | PROT_WRITE})
+    REQUIRE(space_
+                ->Map({.address = kData,
+                       .length = kDataBytes,
+                       .host_fd = machine.pool().fd(),
+                       .offset = data_.start,
+                       .protection = PROT_READ | PROT_WRITE})
                 .ok());
   }
   ~Guest() {

@@ -1,7 +1,5 @@
 // Each kind of check, seen from a forked child that really has the filter.
 
-#include "platform/seccomp/filter.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -17,6 +15,7 @@
 #include "catch2/catch.hpp"
 #include "platform/base/fd.h"
 #include "platform/base/log.h"
+#include "platform/seccomp/filter.h"
 #include "platform/seccomp/violation.h"
 
 namespace {
@@ -99,8 +98,10 @@ TEST_CASE("masks choose bits in either half", "[seccomp]") {
 
 TEST_CASE("OneOf takes its values and no other", "[seccomp]") {
   const Check check = OneOf(2, {3, 5, 0xffffffffU});
-  for (const uint64_t good : {uint64_t{3}, uint64_t{5}, kHigh - 1}) CHECK(Passes({check}, {0, 0, good}));
-  for (const uint64_t bad : {uint64_t{4}, uint64_t{0}, 3 + kHigh}) CHECK_FALSE(Passes({check}, {0, 0, bad}));
+  for (const uint64_t good : {uint64_t{3}, uint64_t{5}, kHigh - 1})
+    CHECK(Passes({check}, {0, 0, good}));
+  for (const uint64_t bad : {uint64_t{4}, uint64_t{0}, 3 + kHigh})
+    CHECK_FALSE(Passes({check}, {0, 0, bad}));
 }
 
 TEST_CASE("AtMost is exact at its bound, also across halves", "[seccomp]") {
@@ -137,7 +138,8 @@ TEST_CASE("all checks of a row must hold, and rows of one number are alternative
 }
 
 TEST_CASE("x32 numbers and the 32-bit entry are refused", "[seccomp]") {
-  const Filter filter = With({{SYS_getpid, "getpid", {}, "probe"}, {20, "writev", {}, "i386 getpid"}});
+  const Filter filter =
+      With({{SYS_getpid, "getpid", {}, "probe"}, {20, "writev", {}, "i386 getpid"}});
   CHECK(KilledBySigsys(StatusOf(filter, [] { syscall(0x40000000L | SYS_getpid); })));
   CHECK(KilledBySigsys(StatusOf(filter, [] {
     long result = 20;  // getpid of i386
@@ -148,13 +150,15 @@ TEST_CASE("x32 numbers and the 32-bit entry are refused", "[seccomp]") {
 TEST_CASE("every number of a full table is found, and no other", "[seccomp]") {
   Filter filter{"test", {}, Fail(ENOTNAM)};
   for (uint32_t number = 0; number < 470; number += 3) {
-    if (number != SYS_exit_group) filter.rows.push_back({number, "x", {}, "every third", Fail(EDOM)});
+    if (number != SYS_exit_group)
+      filter.rows.push_back({number, "x", {}, "every third", Fail(EDOM)});
   }
   filter.rows.push_back({SYS_exit_group, "exit_group", {}, "end"});
   CHECK(StatusOf(filter, [] {
           for (long number = 0; number < 470; ++number) {
             if (number == SYS_exit_group) continue;
-            if (number == 335 || number == 336) continue;  // uretprobe, uprobe: exempt in the kernel.
+            if (number == 335 || number == 336)
+              continue;  // uretprobe, uprobe: exempt in the kernel.
             const int expected = number % 3 == 0 ? EDOM : ENOTNAM;
             if (syscall(number) != -1 || errno != expected) syscall(SYS_exit_group, 1);
           }
@@ -164,7 +168,8 @@ TEST_CASE("every number of a full table is found, and no other", "[seccomp]") {
 TEST_CASE("a subtree of more than 255 instructions is jumped over", "[seccomp]") {
   Filter filter{"test", {}, Fail(ENOTNAM)};
   for (uint32_t number = 0; number < 100; ++number) {
-    filter.rows.push_back({number, "x", {Equals(0, 1), Equals(1, 2), AtMost(2, 3)}, "wide", Fail(EDOM)});
+    filter.rows.push_back(
+        {number, "x", {Equals(0, 1), Equals(1, 2), AtMost(2, 3)}, "wide", Fail(EDOM)});
   }
   filter.rows.push_back({SYS_exit_group, "exit_group", {}, "end"});
   CHECK(StatusOf(filter, [] {
@@ -176,7 +181,8 @@ TEST_CASE("a subtree of more than 255 instructions is jumped over", "[seccomp]")
 }
 
 TEST_CASE("the filter reaches threads that exist already", "[seccomp]") {
-  const Filter filter = With({{SYS_getpid, "getpid", {}, "probe"}, {SYS_futex, "futex", {}, "join"}});
+  const Filter filter =
+      With({{SYS_getpid, "getpid", {}, "probe"}, {SYS_futex, "futex", {}, "join"}});
   const auto program = Compile(filter);
   const pid_t child = fork();
   REQUIRE(child >= 0);
@@ -203,8 +209,8 @@ TEST_CASE("a violation is logged with its number before the process ends", "[sec
   REQUIRE(pipe(ends) == 0);
   const base::Fd reader(ends[0]);
   base::Fd writer(ends[1]);
-  const Filter filter = With({{SYS_write, "write", {}, "log"},
-                              {SYS_rt_sigreturn, "rt_sigreturn", {}, "handler"}}, kTrap);
+  const Filter filter = With(
+      {{SYS_write, "write", {}, "log"}, {SYS_rt_sigreturn, "rt_sigreturn", {}, "handler"}}, kTrap);
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
@@ -219,7 +225,8 @@ TEST_CASE("a violation is logged with its number before the process ends", "[sec
   const ssize_t got = read(reader.get(), text.data(), text.size());
   REQUIRE(got > 0);
   text.resize(static_cast<size_t>(got));
-  CHECK(text.find("probe: killed by its seccomp filter: system call 110(0x77") != std::string::npos);
+  CHECK(text.find("probe: killed by its seccomp filter: system call 110(0x77") !=
+        std::string::npos);
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
   REQUIRE(WIFEXITED(status));

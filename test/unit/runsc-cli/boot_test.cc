@@ -105,7 +105,8 @@ TEST_CASE("a peer that reads nothing does not block the sender", "[control]") {
   auto ends = CreateControlSocket();
   REQUIRE(ends.ok());
   base::Result<void> sent;
-  for (int i = 0; i < 100000 && sent.ok(); ++i) sent = SendFrame(ends->runsc.get(), FrameKind::kSignal, 15);
+  for (int i = 0; i < 100000 && sent.ok(); ++i)
+    sent = SendFrame(ends->runsc.get(), FrameKind::kSignal, 15);
   CHECK(sent.error() == EAGAIN);
 }
 

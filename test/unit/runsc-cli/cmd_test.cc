@@ -26,8 +26,9 @@ TEST_CASE("flags come with one dash or two, joined or apart", "[cmd]") {
   Flags flags("test");
   flags.Text("name", &text);
   flags.Switch("on", &on);
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--name", "v", "-on"}, {"-name=v", "--on"}, {"--name=v", "--on=true"}}) {
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--name", "v", "-on"},
+                                                    {"-name=v", "--on"},
+                                                    {"--name=v", "--on=true"}}) {
     text.clear();
     on = false;
     const auto rest = flags.Parse(arguments);
@@ -68,9 +69,9 @@ TEST_CASE("flags end at the first argument that is none, at -- and at a lone das
 }
 
 TEST_CASE("do collects what was asked for", "[cmd]") {
-  const auto options =
-      Do({"--root", "/img", "--cwd=/w", "-e", "A=1", "-e=B=2=3", "--uid", "5", "--gid=6", "--volume",
-          "/h:/g", "--volume=/h2:/g2:ro", "--platform=ptrace", "--strace", "--", "ls", "--root"});
+  const auto options = Do({"--root", "/img", "--cwd=/w", "-e", "A=1", "-e=B=2=3", "--uid", "5",
+                           "--gid=6", "--volume", "/h:/g", "--volume=/h2:/g2:ro",
+                           "--platform=ptrace", "--strace", "--", "ls", "--root"});
   REQUIRE(options.ok());
   CHECK(options->root == "/img");
   CHECK(options->cwd == "/w");

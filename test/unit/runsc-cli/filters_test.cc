@@ -1,5 +1,5 @@
-// The tables of the sentry and the gofer. That they work is seen by running guests; here is what can be said about
-// them as data.
+// The tables of the sentry and the gofer. That they work is seen by running guests; here is what
+// can be said about them as data.
 
 #include <seccomp.h>
 #include <sys/syscall.h>
@@ -19,7 +19,8 @@ using platform::seccomp::Filter;
 TEST_CASE("every row has the number that belongs to its name", "[filters]") {
   for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
     for (const auto& row : filter.rows) {
-      char* const name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(row.number));
+      char* const name =
+          seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(row.number));
       CAPTURE(row.number, filter.process);
       REQUIRE(name != nullptr);
       CHECK(std::string(name) == row.name);
@@ -38,13 +39,15 @@ TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
   CHECK(!platform::seccomp::Compile(runsc::GoferFilter()).empty());
 }
 
-TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler", "[filters]") {
+TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler",
+          "[filters]") {
   for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
     for (const auto& row : filter.rows) {
       if (row.action != platform::seccomp::kAllow) continue;
       CAPTURE(row.name, filter.process);
-      for (const int number : {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork,
-                               SYS_vfork, SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {
+      for (const int number :
+           {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork, SYS_vfork,
+            SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {
         CHECK(row.number != static_cast<uint32_t>(number));
       }
       if (row.number == SYS_rt_sigaction) CHECK(row.checks.size() == 1);

@@ -17,7 +17,8 @@ TEST_CASE("setresuid away from root is for good", "[syscalls][cred]") {
   TestTask task;
   REQUIRE(task.Call(SYS_setresuid, 1000, 1001, 1002) == 0);
   REQUIRE(task.Call(SYS_getresuid, TestTask::kPage, TestTask::kPage + 4, TestTask::kPage + 8) == 0);
-  CHECK(task.Peek<std::array<uint32_t, 3>>(TestTask::kPage) == std::array<uint32_t, 3>{1000, 1001, 1002});
+  CHECK(task.Peek<std::array<uint32_t, 3>>(TestTask::kPage) ==
+        std::array<uint32_t, 3>{1000, 1001, 1002});
   CHECK(task.task().own_credentials().effective == 0);
   CHECK(task.Call(SYS_setuid, 0) == -EPERM);
   CHECK(task.Call(SYS_setuid, 1002) == 0);

@@ -45,7 +45,8 @@ void Signal(TestTask& task, int64_t fd, uint64_t value = 1) {
   sentry::IoBuffer from(std::span<const std::byte>(std::as_bytes(std::span(&value, 1))));
   REQUIRE(file->Write(task.task(), from, nullptr).ok());
 }
-int64_t Ctl(TestTask& task, int64_t epoll, int operation, int64_t fd, uint32_t events, uint64_t data = 0) {
+int64_t Ctl(TestTask& task, int64_t epoll, int operation, int64_t fd, uint32_t events,
+            uint64_t data = 0) {
   task.Poke(kPage, EpollEvent{events, data});
   return task.Call(SYS_epoll_ctl, epoll, operation, fd, kPage);
 }
@@ -68,7 +69,8 @@ TEST_CASE("flags that are not known are refused by all that make descriptors", "
 TEST_CASE("the largest value of an eventfd blocks writers, not readers", "[syscalls][anon]") {
   TestTask task;
   const int64_t fd = Eventfd(task, 0);
-  const auto file = std::dynamic_pointer_cast<sentry::EventFile>(task.fds().Get(static_cast<int32_t>(fd)).value());
+  const auto file = std::dynamic_pointer_cast<sentry::EventFile>(
+      task.fds().Get(static_cast<int32_t>(fd)).value());
   Signal(task, fd, sentry::EventFile::kCountMax);
   CHECK(file->Poll(~0U) == sentry::kPollReadable);
   file->Signal(5);
@@ -81,7 +83,8 @@ TEST_CASE("epoll_wait reports and faults without losing an edge", "[syscalls][ep
   const int64_t event = Eventfd(task, 1);
   REQUIRE(Ctl(task, epoll, EPOLL_CTL_ADD, event, EPOLLIN | EPOLLET | EPOLLONESHOT, 99) == 0);
   for (uint64_t short_by = 1; short_by <= sizeof(EpollEvent); ++short_by) {
-    CHECK(task.Call(SYS_epoll_wait, epoll, kPageEnd - sizeof(EpollEvent) + short_by, 1, 0) == -EFAULT);
+    CHECK(task.Call(SYS_epoll_wait, epoll, kPageEnd - sizeof(EpollEvent) + short_by, 1, 0) ==
+          -EFAULT);
   }
   REQUIRE(task.Call(SYS_epoll_wait, epoll, kPageEnd - sizeof(EpollEvent), 1, 0) == 1);
   const auto got = task.Peek<EpollEvent>(kPageEnd - sizeof(EpollEvent));
@@ -119,12 +122,14 @@ TEST_CASE("entries of files that were closed disappear", "[syscalls][epoll]") {
     REQUIRE(task.fds().Close(task.task(), static_cast<int32_t>(event)).ok());
   }
   CHECK(task.Call(SYS_epoll_wait, epoll, kPage, 16, 0) == 0);
-  const auto file = std::dynamic_pointer_cast<sentry::EpollFile>(task.fds().Get(static_cast<int32_t>(epoll)).value());
+  const auto file = std::dynamic_pointer_cast<sentry::EpollFile>(
+      task.fds().Get(static_cast<int32_t>(epoll)).value());
   CHECK(file->FdInfo().empty());
   CHECK(file->Poll(~0U) == 0);
 }
 
-TEST_CASE("a set that goes while it is watched leaves the outer one in peace", "[syscalls][epoll]") {
+TEST_CASE("a set that goes while it is watched leaves the outer one in peace",
+          "[syscalls][epoll]") {
   TestTask task;
   const int64_t outer = task.Call(SYS_epoll_create1, 0);
   const int64_t event = Eventfd(task, 0);
@@ -139,10 +144,12 @@ TEST_CASE("a set that goes while it is watched leaves the outer one in peace", "
   }
 }
 
-TEST_CASE("poll writes what has changed, at most as many entries as descriptors", "[syscalls][poll][limits]") {
+TEST_CASE("poll writes what has changed, at most as many entries as descriptors",
+          "[syscalls][poll][limits]") {
   TestTask task;
   const int64_t event = Eventfd(task, 1);
-  task.Poke(kPage, std::array<Pollfd, 3>{{{static_cast<int32_t>(event), POLLIN, 0}, {-1, POLLIN, 9}, {77, 0, 0}}});
+  task.Poke(kPage, std::array<Pollfd, 3>{
+                       {{static_cast<int32_t>(event), POLLIN, 0}, {-1, POLLIN, 9}, {77, 0, 0}}});
   CHECK(task.Call(SYS_poll, kPage, 3, 0) == 2);
   const auto entries = task.Peek<std::array<Pollfd, 3>>(kPage);
   CHECK(entries[0].revents == POLLIN);
@@ -153,7 +160,8 @@ TEST_CASE("poll writes what has changed, at most as many entries as descriptors"
   CHECK(task.Call(SYS_poll, 0, 0, 0) == 0);
 }
 
-TEST_CASE("select refuses a closed descriptor and faults in each set", "[syscalls][select][efault]") {
+TEST_CASE("select refuses a closed descriptor and faults in each set",
+          "[syscalls][select][efault]") {
   TestTask task;
   const int64_t event = Eventfd(task, 1);
   task.Poke(kPage, (uint64_t{1} << event) | (uint64_t{1} << 20));

@@ -70,7 +70,8 @@ TEST_CASE("open's flags are obeyed", "[file][open]") {
   REQUIRE(path == 3);
   CHECK(t.files.Read(path) == "errno 9");
   CHECK(t.task.Call(SYS_fcntl, path, F_GETFL) == (O_PATH | O_NOFOLLOW));
-  CHECK(t.task.Call(SYS_readlinkat, path, t.task.PokeString(Files::kFirst, ""), Files::kData, 100) == 1);
+  CHECK(t.task.Call(SYS_readlinkat, path, t.task.PokeString(Files::kFirst, ""), Files::kData,
+                    100) == 1);
 }
 
 TEST_CASE("appending writes go to the end", "[file]") {
@@ -119,7 +120,8 @@ TEST_CASE("vectors are gathered and scattered", "[file][limits]") {
   Fixture t;
   const int64_t fd = t.files.Open("/f", O_CREAT | O_RDWR);
   t.task.PokeString(Files::kData, "abcdef");
-  t.task.Poke(Files::kFirst, std::array<uint64_t, 6>{Files::kData, 2, Files::kData + 4, 0, Files::kData + 3, 3});
+  t.task.Poke(Files::kFirst,
+              std::array<uint64_t, 6>{Files::kData, 2, Files::kData + 4, 0, Files::kData + 3, 3});
   CHECK(t.task.Call(SYS_writev, fd, Files::kFirst, 3) == 5);
   CHECK(t.files.Content("/f") == "abdef");
   CHECK(t.task.Call(SYS_preadv, fd, Files::kFirst, 3, 1) == 4);
@@ -164,7 +166,8 @@ TEST_CASE("holes are punched and filled", "[file][fallocate]") {
   const int64_t fd = t.files.Open("/f", O_CREAT | O_RDWR);
   REQUIRE(t.files.Write(fd, std::string(16384, 'x')) == 16384);
   CHECK(t.task.Call(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE, 0, 4096) == -EOPNOTSUPP);
-  CHECK(t.task.Call(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2000, 8000) == 0);
+  CHECK(t.task.Call(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2000, 8000) ==
+        0);
   CHECK(t.files.Pread(fd, 8000, 2000) == std::string(8000, '\0'));
   CHECK(t.files.Pread(fd, 2000, 0) == std::string(2000, 'x'));
   CHECK(t.files.Pread(fd, 10, 10000) == std::string(10, 'x'));
@@ -215,7 +218,7 @@ TEST_CASE("record locks of descriptions conflict by range", "[lock]") {
   Fixture t;
   const int64_t a = t.files.Open("/f", O_CREAT | O_RDWR);
   const int64_t b = t.files.Open("/f", O_RDWR);
-  struct flock lock {};
+  struct flock lock{};
   const auto lock_as = [&](int64_t fd, int command, int16_t type, int64_t start, int64_t length) {
     lock = {};
     lock.l_type = type;
@@ -251,9 +254,10 @@ TEST_CASE("closing any descriptor of a file ends the process's locks on it", "[l
   Fixture t;
   const sentry::TaskRef child = t.task.MakeChild();
   const int64_t fd = t.files.Open("/f", O_CREAT | O_RDWR);
-  const int64_t childs = t.task.CallAs(*child, SYS_open, t.task.PokeString(Files::kFirst, "/f"), O_RDWR, 0);
+  const int64_t childs =
+      t.task.CallAs(*child, SYS_open, t.task.PokeString(Files::kFirst, "/f"), O_RDWR, 0);
   (void)childs;
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_WRLCK;
   t.task.PokeBytes(Files::kData, std::as_bytes(std::span(&lock, 1)));
   CHECK(t.task.Call(SYS_fcntl, fd, F_SETLK, Files::kData) == 0);
@@ -337,7 +341,8 @@ TEST_CASE("a large directory can be emptied while it is read", "[dir][tmpfs]") {
   REQUIRE(t.files.Mkdir("/d") == 0);
   for (int i = 0; i < 20000; ++i) REQUIRE(t.files.Make("/d/" + std::to_string(i), "") == 0);
   CHECK(t.files.List("/d", 65536).size() == 20000);
-  for (const std::string& name : t.files.List("/d", 1000)) REQUIRE(t.files.Unlink("/d/" + name) == 0);
+  for (const std::string& name : t.files.List("/d", 1000))
+    REQUIRE(t.files.Unlink("/d/" + name) == 0);
   CHECK(t.files.Rmdir("/d") == 0);
 }
 

@@ -1,3 +1,5 @@
+#include "sentry/kernel/futex.h"
+
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -9,7 +11,6 @@
 #include <thread>
 
 #include "catch2/catch.hpp"
-#include "sentry/kernel/futex.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "syscalls/abi/futex.h"
@@ -36,7 +37,8 @@ class Sleeper {
  public:
   template <typename... Args>
   explicit Sleeper(TestTask& task, Args... args)
-      : task_(task.MakeThread()), thread_([this, &task, args...] { result = task.CallAs(*task_, SYS_futex, args...); }) {
+      : task_(task.MakeThread()),
+        thread_([this, &task, args...] { result = task.CallAs(*task_, SYS_futex, args...); }) {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
   }
   ~Sleeper() {
@@ -71,7 +73,8 @@ TEST_CASE("a futex wait faults, mismatches and times out", "[syscalls][futex][ef
   CHECK(Futex(task, kWord, FUTEX_FD, 1) == -ENOSYS);
 }
 
-TEST_CASE("a pending signal makes a wait restart, or resume with the same end", "[syscalls][futex]") {
+TEST_CASE("a pending signal makes a wait restart, or resume with the same end",
+          "[syscalls][futex]") {
   TestTask task;
   REQUIRE(task.task().SendSignal(sentry::SignalInfo::FromUser(SIGUSR1, 1, 0)).ok());
   CHECK(Futex(task, kWord, FUTEX_WAIT_PRIVATE, 0) == -base::kRestartSys.value());
@@ -165,7 +168,8 @@ TEST_CASE("a condition's waiters get the PI lock in turn", "[syscalls][futex][pi
   CHECK(second.result == 0);
 }
 
-TEST_CASE("a robust list is walked at exit, in spite of circles and bad pointers", "[syscalls][futex][robust]") {
+TEST_CASE("a robust list is walked at exit, in spite of circles and bad pointers",
+          "[syscalls][futex][robust]") {
   TestTask task;
   const sentry::TaskRef dying = task.MakeThread();
   const uint32_t tid = static_cast<uint32_t>(dying->tid());

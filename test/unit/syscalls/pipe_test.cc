@@ -1,3 +1,5 @@
+#include "sentry/fs/pipe/pipe.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,7 +12,6 @@
 #include <string_view>
 
 #include "catch2/catch.hpp"
-#include "sentry/fs/pipe/pipe.h"
 #include "sentry/kernel/task.h"
 #include "test/support/test_task.h"
 
@@ -21,7 +22,8 @@ using sentry::IoBuffer;
 using sentry::Pipe;
 using test::TestTask;
 
-base::Result<size_t> Write(Pipe& pipe, std::string_view text, bool partial = true, bool packets = false) {
+base::Result<size_t> Write(Pipe& pipe, std::string_view text, bool partial = true,
+                           bool packets = false) {
   IoBuffer from(std::as_bytes(std::span(text)));
   return pipe.Write(from, packets, partial);
 }

@@ -24,7 +24,8 @@ constexpr uint64_t kHandler = 0x401000;
 constexpr uint64_t kRestorer = 0x402000;
 constexpr uint64_t kStackTop = TestTask::kArea + TestTask::kAreaBytes - 4096;
 
-void SetAction(TestTask& task, int signal, uint64_t handler, uint64_t flags = 0, uint64_t mask = 0) {
+void SetAction(TestTask& task, int signal, uint64_t handler, uint64_t flags = 0,
+               uint64_t mask = 0) {
   task.Poke(TestTask::kPage, Action{handler, flags | sentry::kActionRestorer, kRestorer, mask});
   REQUIRE(task.Call(SYS_rt_sigaction, signal, TestTask::kPage, 0, 8) == 0);
 }
@@ -53,7 +54,8 @@ TEST_CASE("signal calls refuse another size of the mask", "[syscalls][signal]") 
   CHECK(task.Call(SYS_rt_sigpending, TestTask::kPage, 16) == -EINVAL);
 }
 
-TEST_CASE("a fault at every byte of rt_sigaction's structures is EFAULT", "[syscalls][signal][efault]") {
+TEST_CASE("a fault at every byte of rt_sigaction's structures is EFAULT",
+          "[syscalls][signal][efault]") {
   const uint64_t short_by = GENERATE(range(1, 33));
   TestTask task;
   CHECK(task.Call(SYS_rt_sigaction, SIGUSR1, TestTask::kPageEnd - 32 + short_by, 0, 8) == -EFAULT);
@@ -112,7 +114,8 @@ TEST_CASE("kill distinguishes its targets", "[syscalls][signal]") {
   CHECK(task.Call(SYS_tgkill, 3, 3, 0) == 0);
 }
 
-TEST_CASE("another user's process is out of reach, its own session's SIGCONT excepted", "[syscalls][signal]") {
+TEST_CASE("another user's process is out of reach, its own session's SIGCONT excepted",
+          "[syscalls][signal]") {
   TestTask task;
   const sentry::TaskRef child = task.MakeChild();
   REQUIRE(task.CallAs(*child, SYS_setresuid, 1000, 1000, 1000) == 0);
@@ -122,7 +125,8 @@ TEST_CASE("another user's process is out of reach, its own session's SIGCONT exc
   CHECK(task.Call(SYS_kill, 3, 0) == 0);
 }
 
-TEST_CASE("init ignores what it does not handle, outsiders' SIGKILL excepted", "[syscalls][signal]") {
+TEST_CASE("init ignores what it does not handle, outsiders' SIGKILL excepted",
+          "[syscalls][signal]") {
   TestTask task;
   const auto init = task.kernel().pids().Init();
   CHECK(task.Call(SYS_kill, 1, SIGKILL) == 0);
@@ -146,7 +150,8 @@ TEST_CASE("RLIMIT_SIGPENDING refuses queued values, not kill", "[syscalls][signa
   CHECK(task.Call(SYS_kill, 2, SIGUSR1) == 0);
 }
 
-TEST_CASE("a handler's frame holds the registers and rt_sigreturn brings them back", "[syscalls][signal][frame]") {
+TEST_CASE("a handler's frame holds the registers and rt_sigreturn brings them back",
+          "[syscalls][signal][frame]") {
   TestTask task;
   SetAction(task, SIGUSR1, kHandler, SA_SIGINFO, SignalBit(SIGUSR2));
   platform::Registers& registers = task.task().registers();
@@ -178,7 +183,8 @@ TEST_CASE("a handler's frame holds the registers and rt_sigreturn brings them ba
   CHECK(task.task().signal_mask() == 0);
 }
 
-TEST_CASE("a frame that cannot be written ends the process with SIGSEGV", "[syscalls][signal][frame]") {
+TEST_CASE("a frame that cannot be written ends the process with SIGSEGV",
+          "[syscalls][signal][frame]") {
   TestTask task;
   SetAction(task, SIGUSR1, kHandler);
   task.task().registers().rsp = 0x100;
@@ -187,7 +193,8 @@ TEST_CASE("a frame that cannot be written ends the process with SIGSEGV", "[sysc
   CHECK(task.task().group().IsExiting());
 }
 
-TEST_CASE("an interrupted call restarts or ends by its code and SA_RESTART", "[syscalls][signal][restart]") {
+TEST_CASE("an interrupted call restarts or ends by its code and SA_RESTART",
+          "[syscalls][signal][restart]") {
   struct Case {
     int code;
     uint64_t flags;
@@ -231,7 +238,8 @@ TEST_CASE("sigaltstack checks size and flags, and reports what is set", "[syscal
   task.Poke(TestTask::kPage, std::array<uint64_t, 3>{TestTask::kArea, 0, 8192});
   CHECK(task.Call(SYS_sigaltstack, TestTask::kPage, 0) == 0);
   CHECK(task.Call(SYS_sigaltstack, 0, TestTask::kPage) == 0);
-  CHECK(task.Peek<std::array<uint64_t, 3>>(TestTask::kPage) == std::array<uint64_t, 3>{TestTask::kArea, 0, 8192});
+  CHECK(task.Peek<std::array<uint64_t, 3>>(TestTask::kPage) ==
+        std::array<uint64_t, 3>{TestTask::kArea, 0, 8192});
   task.task().registers().rsp = TestTask::kArea + 4096;
   CHECK(task.Call(SYS_sigaltstack, TestTask::kPage, 0) == -EPERM);
 }

@@ -1,3 +1,5 @@
+#include "syscalls/abi/socket.h"
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -17,7 +19,6 @@
 #include "catch2/catch.hpp"
 #include "sentry/socket/network_namespace.h"
 #include "sentry/socket/rights.h"
-#include "syscalls/abi/socket.h"
 #include "test/support/test_task.h"
 
 namespace {
@@ -68,7 +69,8 @@ void PokeMessage(TestTask& task, uint64_t size, uint64_t control_length) {
 }
 
 struct Rights {
-  syscalls::abi::ControlHeader header{sizeof(syscalls::abi::ControlHeader) + 8, SOL_SOCKET, SCM_RIGHTS};
+  syscalls::abi::ControlHeader header{sizeof(syscalls::abi::ControlHeader) + 8, SOL_SOCKET,
+                                      SCM_RIGHTS};
   std::array<int32_t, 2> fds = {};
 };
 
@@ -88,11 +90,13 @@ sockaddr_in Loopback(uint16_t port) {
   return address;
 }
 
-TEST_CASE("socketpair leaves no descriptor behind when the guest faults", "[syscalls][socket][efault]") {
+TEST_CASE("socketpair leaves no descriptor behind when the guest faults",
+          "[syscalls][socket][efault]") {
   const uint64_t short_by = GENERATE(range(1, 9));
   TestTask task;
   const size_t before = task.fds().Numbers().size();
-  CHECK(task.Call(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, TestTask::kPageEnd - 8 + short_by) == -EFAULT);
+  CHECK(task.Call(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, TestTask::kPageEnd - 8 + short_by) ==
+        -EFAULT);
   CHECK(task.fds().Numbers().size() == before);
 }
 
@@ -131,7 +135,8 @@ TEST_CASE("the buffer of a stream is bounded", "[syscalls][socket][limits]") {
   const Pair pair(task, SOCK_STREAM);
   size_t total = 0;
   int64_t count = 0;
-  while ((count = task.Call(SYS_sendto, pair.a, kData, TestTask::kAreaBytes, MSG_NOSIGNAL, 0, 0)) > 0) {
+  while ((count = task.Call(SYS_sendto, pair.a, kData, TestTask::kAreaBytes, MSG_NOSIGNAL, 0, 0)) >
+         0) {
     total += static_cast<size_t>(count);
     REQUIRE(total < (1u << 20));
   }
@@ -156,7 +161,8 @@ TEST_CASE("descriptors arrive with the lowest free numbers", "[syscalls][socket]
   CHECK(rights.fds == Fds{static_cast<int32_t>(pair.b) + 1, static_cast<int32_t>(pair.b) + 2});
 }
 
-TEST_CASE("no descriptor appears when the control buffer faults", "[syscalls][socket][rights][efault]") {
+TEST_CASE("no descriptor appears when the control buffer faults",
+          "[syscalls][socket][rights][efault]") {
   TestTask task;
   const Pair pair(task, SOCK_STREAM);
   REQUIRE(SendRights(task, pair.a, pair.a, pair.b) == 1);
@@ -184,11 +190,13 @@ TEST_CASE("a ring of sockets in flight is freed", "[syscalls][socket][rights]") 
   CHECK(watched.expired());
 }
 
-TEST_CASE("a socket in flight that can still be received stays alive", "[syscalls][socket][rights]") {
+TEST_CASE("a socket in flight that can still be received stays alive",
+          "[syscalls][socket][rights]") {
   TestTask task;
   const Pair carrier(task, SOCK_DGRAM);
   const Pair passenger(task, SOCK_DGRAM);
-  const std::weak_ptr<sentry::File> watched = task.fds().Get(static_cast<int32_t>(passenger.a)).value();
+  const std::weak_ptr<sentry::File> watched =
+      task.fds().Get(static_cast<int32_t>(passenger.a)).value();
   REQUIRE(SendRights(task, carrier.a, passenger.a, passenger.b) == 1);
   CHECK(task.Call(SYS_close, passenger.a) == 0);
   CHECK(task.Call(SYS_close, passenger.b) == 0);
@@ -236,7 +244,8 @@ TEST_CASE("datagrams to a full receiver are lost, not kept", "[syscalls][socket]
   task.Poke(kLength, int32_t{16});
   REQUIRE(task.Call(SYS_getsockname, server, kName, kLength) == 0);
   const int64_t client = task.Call(SYS_socket, AF_INET, SOCK_DGRAM, 0);
-  for (int i = 0; i < 100; ++i) REQUIRE(task.Call(SYS_sendto, client, kData, 10000, 0, kName, 16) == 10000);
+  for (int i = 0; i < 100; ++i)
+    REQUIRE(task.Call(SYS_sendto, client, kData, 10000, 0, kName, 16) == 10000);
   int received = 0;
   while (task.Call(SYS_recvfrom, server, kData, 10000, 0, 0, 0) == 10000) ++received;
   CHECK(received > 5);

@@ -133,8 +133,8 @@ TEST_CASE("populated pages are resident before the first touch", "[memory]") {
 TEST_CASE("a second mapping of the memfd shows the same bytes", "[memory]") {
   auto pool = NewPool();
   const PoolRange range = pool->Allocate(kPage).value();
-  void* other = mmap(nullptr, kPage, PROT_READ, MAP_SHARED, pool->fd(),
-                     static_cast<off_t>(range.start));
+  void* other =
+      mmap(nullptr, kPage, PROT_READ, MAP_SHARED, pool->fd(), static_cast<off_t>(range.start));
   REQUIRE(other != MAP_FAILED);
   pool->Window(range)[7] = std::byte{42};
   CHECK(static_cast<const std::byte*>(other)[7] == std::byte{42});
@@ -184,7 +184,8 @@ TEST_CASE("threads never get the same page", "[memory]") {
   for (int i = 1; i <= 4; i++) {
     threads.emplace_back([&, i] {
       for (int round = 0; round < 300; round++) {
-        const PoolRange range = pool->Allocate(static_cast<uint64_t>(1 + round % 5) * kPage).value();
+        const PoolRange range =
+            pool->Allocate(static_cast<uint64_t>(1 + round % 5) * kPage).value();
         for (std::byte& byte : pool->Window(range)) {
           if (byte != std::byte{0}) errors++;
           byte = static_cast<std::byte>(i);

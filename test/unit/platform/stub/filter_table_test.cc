@@ -77,14 +77,16 @@ TEST_CASE("guest threads may make at most six system calls, all of them in the o
   }
 }
 
-TEST_CASE("a rule wants its arguments, the stub's text and the calling convention", "[stub][filter]") {
+TEST_CASE("a rule wants its arguments, the stub's text and the calling convention",
+          "[stub][filter]") {
   const auto program = CompileFilter(platform::StubProcessFilter(), STUB_TEXT, kTextEnd);
   const uint64_t shared = MAP_FIXED | MAP_SHARED;
   seccomp_data map = Call(SYS_mmap, {0x10000, 4096, PROT_READ, shared, 3, 0});
   CHECK(Run(program, map) == SECCOMP_RET_ALLOW);
   map.args[3] = shared | MAP_POPULATE;
   CHECK(Run(program, map) == SECCOMP_RET_ALLOW);
-  for (uint64_t flags : {uint64_t{MAP_SHARED}, shared | MAP_ANONYMOUS, shared | (uint64_t{1} << 32)}) {
+  for (uint64_t flags :
+       {uint64_t{MAP_SHARED}, shared | MAP_ANONYMOUS, shared | (uint64_t{1} << 32)}) {
     map.args[3] = flags;
     CHECK(Run(program, map) == SECCOMP_RET_TRAP);
   }
@@ -95,8 +97,9 @@ TEST_CASE("a rule wants its arguments, the stub's text and the calling conventio
   map.arch = AUDIT_ARCH_I386;
   CHECK(Run(program, map) == SECCOMP_RET_TRAP);
   map.arch = AUDIT_ARCH_X86_64;
-  for (uint64_t ip : {uint64_t{0x400002}, uint64_t{STUB_TEXT - 1}, kTextEnd,
-                      uint64_t{STUB_TEXT} + (uint64_t{1} << 32), uint64_t{STUB_TEXT & 0xffffffff}}) {
+  for (uint64_t ip :
+       {uint64_t{0x400002}, uint64_t{STUB_TEXT - 1}, kTextEnd,
+        uint64_t{STUB_TEXT} + (uint64_t{1} << 32), uint64_t{STUB_TEXT & 0xffffffff}}) {
     map.instruction_pointer = ip;
     CHECK(Run(program, map) == SECCOMP_RET_TRAP);
   }
@@ -108,7 +111,8 @@ TEST_CASE("clone makes guest threads and stub processes, nothing else", "[stub][
   const auto program = CompileFilter(platform::StubProcessFilter(), STUB_TEXT, kTextEnd);
   CHECK(Run(program, Call(SYS_clone, {platform::kCloneThread})) == SECCOMP_RET_ALLOW);
   CHECK(Run(program, Call(SYS_clone, {platform::kCloneProcess})) == SECCOMP_RET_ALLOW);
-  CHECK(Run(program, Call(SYS_clone, {platform::kCloneThread | CLONE_NEWUSER})) == SECCOMP_RET_TRAP);
+  CHECK(Run(program, Call(SYS_clone, {platform::kCloneThread | CLONE_NEWUSER})) ==
+        SECCOMP_RET_TRAP);
   CHECK(Run(program, Call(SYS_clone, {SIGCHLD})) == SECCOMP_RET_TRAP);
 }
 

@@ -88,7 +88,8 @@ TEST_CASE("set-group-ID without group execute is no such bit", "[exec][cred]") {
   CHECK(CredentialsAfterExec(User(1000), owner).value().credentials->egid == 5);
 }
 
-TEST_CASE("file capabilities are bounded, and needed ones that are withheld refuse the program", "[exec][cred]") {
+TEST_CASE("file capabilities are bounded, and needed ones that are withheld refuse the program",
+          "[exec][cred]") {
   Credentials user = User(1000);
   ExecutableOwner owner = kPlain;
   owner.capabilities = FileCapabilities{Bit(CAP_CHOWN) | Bit(CAP_KILL), 0, false};

@@ -44,7 +44,8 @@ TEST_CASE("another session's terminal can only be stolen with CAP_SYS_ADMIN", "[
   CHECK(JobControl::Foreground(task.task(), *terminal).error() == ENOTTY);
 }
 
-TEST_CASE("a background process is stopped by reads and changes of the foreground", "[job_control]") {
+TEST_CASE("a background process is stopped by reads and changes of the foreground",
+          "[job_control]") {
   TestTask task;
   const auto terminal = std::make_shared<FakeTerminal>();
   REQUIRE(JobControl::SetTerminal(task.task(), terminal, false).ok());
@@ -56,7 +57,8 @@ TEST_CASE("a background process is stopped by reads and changes of the foregroun
   CHECK(JobControl::SetForeground(*child, *terminal, 3).error() == base::kRestartSys);
   child->set_signal_mask(SignalBit(SIGTTOU) | SignalBit(SIGTTIN));
   CHECK(JobControl::SetForeground(*child, *terminal, 3).ok());
-  CHECK(JobControl::CheckAccess(task.task(), *terminal, SIGTTIN).error() == EIO);  // Orphaned: its parent is elsewhere.
+  CHECK(JobControl::CheckAccess(task.task(), *terminal, SIGTTIN).error() ==
+        EIO);  // Orphaned: its parent is elsewhere.
   REQUIRE(JobControl::SetForeground(*child, *terminal, 2).ok());
   CHECK(JobControl::CheckAccess(*child, *terminal, SIGTTIN).error() == EIO);  // Blocked.
   CHECK(JobControl::SetForeground(task.task(), *terminal, 77).error() == ESRCH);

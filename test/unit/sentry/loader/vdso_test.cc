@@ -133,10 +133,9 @@ struct MappedVdso {
     auto pool_memory = sentry::MemoryManager::Create(platform, *pool, 0).value();
     address = vdso->MapInto(*pool_memory).value();
     memory = pool_memory;
-    const auto entries =
-        static_cast<test::FakeAddressSpace&>(memory->address_space()).Entries();
-    base = static_cast<std::byte*>(mmap(nullptr, 4 * 4096, PROT_NONE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    const auto entries = static_cast<test::FakeAddressSpace&>(memory->address_space()).Entries();
+    base = static_cast<std::byte*>(
+        mmap(nullptr, 4 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     for (const auto& [start, entry] : entries) {
       REQUIRE(mmap(base + (start - (address - 4096)), entry.end - start, entry.protection,
                    MAP_SHARED | MAP_FIXED, entry.host_fd,
@@ -161,9 +160,12 @@ struct MappedVdso {
     const Elf64_Sym* symbols = nullptr;
     const uint32_t* hash = nullptr;
     for (; dynamic->d_tag != DT_NULL; dynamic++) {
-      if (dynamic->d_tag == DT_STRTAB) strings = reinterpret_cast<const char*>(image + dynamic->d_un.d_ptr);
-      if (dynamic->d_tag == DT_SYMTAB) symbols = reinterpret_cast<const Elf64_Sym*>(image + dynamic->d_un.d_ptr);
-      if (dynamic->d_tag == DT_HASH) hash = reinterpret_cast<const uint32_t*>(image + dynamic->d_un.d_ptr);
+      if (dynamic->d_tag == DT_STRTAB)
+        strings = reinterpret_cast<const char*>(image + dynamic->d_un.d_ptr);
+      if (dynamic->d_tag == DT_SYMTAB)
+        symbols = reinterpret_cast<const Elf64_Sym*>(image + dynamic->d_un.d_ptr);
+      if (dynamic->d_tag == DT_HASH)
+        hash = reinterpret_cast<const uint32_t*>(image + dynamic->d_un.d_ptr);
     }
     for (uint32_t i = 0; i < hash[1]; i++) {
       if (std::strcmp(strings + symbols[i].st_name, name) == 0) {
@@ -173,7 +175,8 @@ struct MappedVdso {
     return nullptr;
   }
 
-  std::unique_ptr<platform::MemoryPool> pool = platform::MemoryPool::Create(uint64_t{1} << 32).value();
+  std::unique_ptr<platform::MemoryPool> pool =
+      platform::MemoryPool::Create(uint64_t{1} << 32).value();
   test::FakePlatform platform;
   std::shared_ptr<sentry::MemoryManager> memory;
   uint64_t address = 0;

@@ -131,9 +131,10 @@ TEST_CASE("an I/O buffer walks its ranges", "[mm][io]") {
   Sandbox sandbox;
   Guest guest = sandbox.NewGuest();
   const uint64_t at = guest.Map(kPage);
-  IoBuffer buffer(*guest.memory,
-                  std::vector<UserRange>{{UserAddr(at), 3}, {UserAddr(at + 50), 0},
-                                         {UserAddr(at + 100), 4}, {UserAddr(at + 200), 9}});
+  IoBuffer buffer(*guest.memory, std::vector<UserRange>{{UserAddr(at), 3},
+                                                        {UserAddr(at + 50), 0},
+                                                        {UserAddr(at + 100), 4},
+                                                        {UserAddr(at + 200), 9}});
   CHECK(buffer.remaining() == 16);
   const std::string text = "0123456789";
   CHECK(buffer.CopyOut(std::as_bytes(std::span(text))).value() == 10);

@@ -34,8 +34,7 @@ inline constexpr uint64_t kPage = 4096;
 class HostFile final : public sentry::Mappable {
  public:
   explicit HostFile(std::string_view content) : fd_(memfd_create("test", MFD_CLOEXEC)) {
-    REQUIRE(pwrite(fd_, content.data(), content.size(), 0) ==
-            static_cast<ssize_t>(content.size()));
+    REQUIRE(pwrite(fd_, content.data(), content.size(), 0) == static_cast<ssize_t>(content.size()));
   }
   ~HostFile() override { close(fd_); }
 
@@ -94,7 +93,8 @@ struct Guest {
 
   FakeAddressSpace& space() { return static_cast<FakeAddressSpace&>(memory->address_space()); }
 
-  // Loads and stores as a CPU does: fault, resolve, again. nullopt (or the signal) if the guest would be killed.
+  // Loads and stores as a CPU does: fault, resolve, again. nullopt (or the signal) if the guest
+  // would be killed.
   std::optional<FaultSignal> last_fault;
   std::optional<uint8_t> Load(uint64_t address) {
     last_fault.reset();

@@ -29,7 +29,9 @@ TEST_CASE("a parent alone again gets its pages back in one step", "[mm][fork]") 
   const uint64_t at = parent.Map(256 * kPage);
   for (uint64_t page = 0; page < 256; page++) parent.Store(at + page * kPage, 7);
   const uint64_t allocated = sandbox.pool->allocated_bytes();
-  { Guest child = sandbox.Fork(parent); }
+  {
+    Guest child = sandbox.Fork(parent);
+  }
   for (uint64_t page = 0; page < 256; page++) CHECK(parent.Store(at + page * kPage, 8));
   CHECK(parent.faults == 1);
   CHECK(sandbox.pool->allocated_bytes() == allocated);

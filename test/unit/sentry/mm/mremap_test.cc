@@ -62,8 +62,9 @@ TEST_CASE("a part of an area moves to a fixed place and replaces what is there",
     guest.Store(at + page * kPage, static_cast<uint8_t>(10 + page));
     guest.Store(to + page * kPage, static_cast<uint8_t>(20 + page));
   }
-  CHECK(guest.memory->Mremap(at + kPage, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED,
-                             to + kPage).value() == to + kPage);
+  CHECK(guest.memory
+            ->Mremap(at + kPage, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, to + kPage)
+            .value() == to + kPage);
   CHECK(guest.Load(to) == 20);
   CHECK(guest.Load(to + kPage) == 11);
   CHECK(guest.Load(to + 2 * kPage) == 12);
@@ -103,8 +104,9 @@ TEST_CASE("copy-on-write pages move as such", "[mm][mremap][fork]") {
   const uint64_t at = parent.Map(2 * kPage);
   parent.Store(at, 1);
   Guest child = sandbox.Fork(parent);
-  const uint64_t to = child.memory->Mremap(at, 2 * kPage, 2 * kPage,
-                                           MREMAP_MAYMOVE | MREMAP_FIXED, 0x5000'0000).value();
+  const uint64_t to =
+      child.memory->Mremap(at, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, 0x5000'0000)
+          .value();
   CHECK(child.Store(to, 2));
   CHECK(parent.Load(at) == 1);
   CHECK(parent.Store(at, 3));

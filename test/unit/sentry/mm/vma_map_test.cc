@@ -45,8 +45,7 @@ TEST_CASE("the guard gap below a stack stays free", "[mm]") {
   Vma stack = Area(0x900000, 0x1000000);
   stack.grows_down = true;
   map.Insert(stack);
-  CHECK(map.FindGapBelow(kPage, 0x10000, 0x1000000) ==
-        0x900000 - sentry::kStackGuardBytes - kPage);
+  CHECK(map.FindGapBelow(kPage, 0x10000, 0x1000000) == 0x900000 - sentry::kStackGuardBytes - kPage);
 }
 
 TEST_CASE("neighbours with the same properties become one area", "[mm]") {

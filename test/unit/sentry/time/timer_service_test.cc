@@ -15,7 +15,8 @@ using sentry::Deadline;
 constexpr int64_t kMs = 1'000'000;
 
 bool Becomes(const std::atomic<int>& counter, int value) {
-  for (int i = 0; i < 400 && counter < value; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  for (int i = 0; i < 400 && counter < value; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   return counter == value;
 }
 

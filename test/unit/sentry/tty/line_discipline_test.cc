@@ -199,7 +199,8 @@ TEST_CASE("output is bounded, and room is kept for echo", "[tty][limits]") {
   CHECK(tty.Write(flood) == LineDiscipline::kOutputBytesMax - LineDiscipline::kEchoReserve);
   CHECK_FALSE(tty.line.CanWrite());
   tty.Type("e");
-  CHECK(tty.line.OutputQueued() == LineDiscipline::kOutputBytesMax - LineDiscipline::kEchoReserve + 1);
+  CHECK(tty.line.OutputQueued() ==
+        LineDiscipline::kOutputBytesMax - LineDiscipline::kEchoReserve + 1);
   (void)tty.Output();
   CHECK(tty.line.CanWrite());
 }

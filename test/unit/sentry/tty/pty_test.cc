@@ -158,7 +158,8 @@ TEST_CASE("a host file keeps its position and its append flag", "[host]") {
   const auto file_system = sentry::NewHostFileSystem(task.kernel());
   const int64_t fd =
       task.task()
-          .InstallFile(sentry::NewHostFile(task.kernel(), file_system, std::move(host), {}).value(), false)
+          .InstallFile(sentry::NewHostFile(task.kernel(), file_system, std::move(host), {}).value(),
+                       false)
           .value();
   CHECK(task.Call(SYS_read, fd, kText, 3) == 3);
   CHECK(lseek(other, 0, SEEK_CUR) == 5);
@@ -175,7 +176,8 @@ TEST_CASE("the console pump copies both ways and flushes at the end", "[tty][con
   const auto terminal = task.dev_pts->NewTerminal(*sentry::RootCredentials()).value();
   int ends[2];
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
-  auto pump = sentry::ConsolePump::Start(terminal, base::Fd(ends[0]), base::Fd(dup(ends[0]))).value();
+  auto pump =
+      sentry::ConsolePump::Start(terminal, base::Fd(ends[0]), base::Fd(dup(ends[0]))).value();
   const int64_t slave = task.Open("/dev/pts/0", O_RDWR | O_NOCTTY);
   REQUIRE(slave >= 0);
   REQUIRE(write(ends[1], "typed\r", 6) == 6);

@@ -32,17 +32,22 @@ class Files {
   int64_t Mkdir(std::string_view path, uint32_t mode = 0755) {
     return task_.Call(SYS_mkdir, task_.PokeString(kFirst, path), mode);
   }
-  int64_t Unlink(std::string_view path) { return task_.Call(SYS_unlink, task_.PokeString(kFirst, path)); }
-  int64_t Rmdir(std::string_view path) { return task_.Call(SYS_rmdir, task_.PokeString(kFirst, path)); }
+  int64_t Unlink(std::string_view path) {
+    return task_.Call(SYS_unlink, task_.PokeString(kFirst, path));
+  }
+  int64_t Rmdir(std::string_view path) {
+    return task_.Call(SYS_rmdir, task_.PokeString(kFirst, path));
+  }
   int64_t Rename(std::string_view from, std::string_view to, uint32_t flags = 0) {
-    return task_.Call(SYS_renameat2, AT_FDCWD, task_.PokeString(kFirst, from), AT_FDCWD, task_.PokeString(kSecond, to),
-                      flags);
+    return task_.Call(SYS_renameat2, AT_FDCWD, task_.PokeString(kFirst, from), AT_FDCWD,
+                      task_.PokeString(kSecond, to), flags);
   }
   int64_t Link(std::string_view from, std::string_view to) {
     return task_.Call(SYS_link, task_.PokeString(kFirst, from), task_.PokeString(kSecond, to));
   }
   int64_t Symlink(std::string_view target, std::string_view path) {
-    return task_.Call(SYS_symlink, task_.PokeString(kFirst, target), task_.PokeString(kSecond, path));
+    return task_.Call(SYS_symlink, task_.PokeString(kFirst, target),
+                      task_.PokeString(kSecond, path));
   }
   int64_t Chmod(std::string_view path, uint32_t mode) {
     return task_.Call(SYS_chmod, task_.PokeString(kFirst, path), mode);
@@ -58,22 +63,26 @@ class Files {
     task_.PokeBytes(kData, std::as_bytes(std::span(data)));
     return task_.Call(SYS_pwrite64, fd, kData, data.size(), offset);
   }
-  std::string Read(int64_t fd, size_t size = 4096) { return Taken(task_.Call(SYS_read, fd, kData, size)); }
+  std::string Read(int64_t fd, size_t size = 4096) {
+    return Taken(task_.Call(SYS_read, fd, kData, size));
+  }
   std::string Pread(int64_t fd, size_t size, int64_t offset) {
     return Taken(task_.Call(SYS_pread64, fd, kData, size, offset));
   }
   int64_t Stat(std::string_view path, struct stat* out, int flags = AT_SYMLINK_NOFOLLOW) {
-    const int64_t result = task_.Call(SYS_newfstatat, AT_FDCWD, task_.PokeString(kFirst, path), kData, flags);
-    if (result == 0) task_.PeekBytes(kData, std::as_writable_bytes(std::span<struct stat, 1>(out, 1)));
+    const int64_t result =
+        task_.Call(SYS_newfstatat, AT_FDCWD, task_.PokeString(kFirst, path), kData, flags);
+    if (result == 0)
+      task_.PeekBytes(kData, std::as_writable_bytes(std::span<struct stat, 1>(out, 1)));
     return result;
   }
   struct stat Stat(std::string_view path) {
-    struct stat out {};
+    struct stat out{};
     RAVELIN_CHECK(Stat(path, &out) == 0);
     return out;
   }
   bool Exists(std::string_view path) {
-    struct stat out {};
+    struct stat out{};
     return Stat(path, &out) == 0;
   }
 

@@ -180,7 +180,8 @@ TEST_CASE("device nodes need a capability", "[vfs]") {
   REQUIRE(tree.Mkdir("/tmp", 01777) == 0);
   CHECK(Tree::Code(tree.vfs.MakeNode(tree.Root(), {}, "/null", S_IFCHR | 0666, 0x103)) == 0);
   CHECK(tree.Stat("/null").rdev == 0x103);
-  CHECK(Tree::Code(tree.vfs.MakeNode(tree.User(1, 1), {}, "/tmp/null", S_IFCHR | 0666, 0x103)) == EPERM);
+  CHECK(Tree::Code(tree.vfs.MakeNode(tree.User(1, 1), {}, "/tmp/null", S_IFCHR | 0666, 0x103)) ==
+        EPERM);
   CHECK(Tree::Code(tree.vfs.MakeNode(tree.User(1, 1), {}, "/tmp/fifo", S_IFIFO | 0666, 0)) == 0);
   CHECK(Tree::Code(tree.vfs.MakeNode(tree.Root(), {}, "/d", S_IFDIR | 0666, 0)) == EPERM);
   CHECK(Tree::Code(tree.vfs.MakeNode(tree.Root(), {}, "/d", S_IFLNK | 0666, 0)) == EINVAL);

@@ -170,12 +170,12 @@ TEST_CASE("extended attributes are copied up when one changes", "[overlay][xattr
   Fixture t;
   const auto set = [&](std::string_view path, std::string_view name, std::string_view value) {
     t.task.PokeBytes(Files::kData, std::as_bytes(std::span(value)));
-    return t.task.Call(SYS_setxattr, t.task.PokeString(Files::kFirst, path), t.task.PokeString(Files::kSecond, name),
-                       Files::kData, value.size(), 0);
+    return t.task.Call(SYS_setxattr, t.task.PokeString(Files::kFirst, path),
+                       t.task.PokeString(Files::kSecond, name), Files::kData, value.size(), 0);
   };
   const auto get = [&](std::string_view path, std::string_view name) {
-    return t.task.Call(SYS_getxattr, t.task.PokeString(Files::kFirst, path), t.task.PokeString(Files::kSecond, name),
-                       Files::kData, 100);
+    return t.task.Call(SYS_getxattr, t.task.PokeString(Files::kFirst, path),
+                       t.task.PokeString(Files::kSecond, name), Files::kData, 100);
   };
   REQUIRE(set("/lower/d/g", "user.a", "one") == 0);
   CHECK(get("/o/d/g", "user.a") == 3);
@@ -187,7 +187,8 @@ TEST_CASE("extended attributes are copied up when one changes", "[overlay][xattr
 
 TEST_CASE("a large directory is listed in pieces, whatever changes meanwhile", "[overlay]") {
   Fixture t;
-  for (int i = 0; i < 300; ++i) REQUIRE(t.files.Make("/lower/d/sub/l" + std::to_string(i), "") == 0);
+  for (int i = 0; i < 300; ++i)
+    REQUIRE(t.files.Make("/lower/d/sub/l" + std::to_string(i), "") == 0);
   for (int i = 0; i < 300; ++i) REQUIRE(t.files.Make("/o/d/sub/u" + std::to_string(i), "") == 0);
   CHECK(t.files.Names("/o/d/sub").size() == 601);
   const int64_t fd = t.files.Open("/o/d/sub", O_RDONLY | O_DIRECTORY);

@@ -1,5 +1,5 @@
-// Several threads change one tree at once. What is checked is that nothing is lost: no deadlock (Abseil's detector aborts on a wrong order), no
-// crash, and a tree that hangs together at the end.
+// Several threads change one tree at once. What is checked is that nothing is lost: no deadlock
+// (Abseil's detector aborts on a wrong order), no crash, and a tree that hangs together at the end.
 
 #include <linux/fs.h>
 
@@ -60,7 +60,10 @@ void Churn(Tree& tree, uint32_t seed) {
         if (!found.ok()) break;
         tree.vfs.NameOf(found.value(), tree.vfs.root());
         uint64_t offset = 0;
-        (void)found.value().dentry->inode()->ReadEntries(&offset, [](const sentry::DirectoryEntry&) { return true; }).ok();
+        (void)found.value()
+            .dentry->inode()
+            ->ReadEntries(&offset, [](const sentry::DirectoryEntry&) { return true; })
+            .ok();
       }
     }
   }
@@ -70,10 +73,13 @@ void Churn(Tree& tree, uint32_t seed) {
 size_t CountObjects(sentry::Inode& directory) {
   std::vector<std::string> names;
   uint64_t offset = 0;
-  REQUIRE(directory.ReadEntries(&offset, [&](const sentry::DirectoryEntry& entry) {
-    names.emplace_back(entry.name);
-    return true;
-  }).ok());
+  REQUIRE(directory
+              .ReadEntries(&offset,
+                           [&](const sentry::DirectoryEntry& entry) {
+                             names.emplace_back(entry.name);
+                             return true;
+                           })
+              .ok());
   CHECK(std::set<std::string>(names.begin(), names.end()).size() == names.size());
   size_t objects = 1;
   uint32_t directories = 0;
@@ -101,7 +107,9 @@ TEST_CASE("threads may change a tmpfs at once", "[vfs][stress]") {
 TEST_CASE("threads may change an overlay at once", "[vfs][stress][overlay]") {
   Tree below;
   Churn(below, 99);
-  Tree tree(sentry::Overlay::Create(below.file_system, sentry::Tmpfs::Create(*below.pool, below.clock, {})).value());
+  Tree tree(sentry::Overlay::Create(below.file_system,
+                                    sentry::Tmpfs::Create(*below.pool, below.clock, {}))
+                .value());
   ChurnTogether(tree);
 }
 

@@ -19,7 +19,9 @@ struct Tree {
     file_system = sentry::Tmpfs::Create(*pool, clock, {.mode = 0755});
     root_mount = vfs.MountRoot(file_system, "none", 0).value();
   }
-  explicit Tree(sentry::FileSystemRef root) { root_mount = vfs.MountRoot(std::move(root), "none", 0).value(); }
+  explicit Tree(sentry::FileSystemRef root) {
+    root_mount = vfs.MountRoot(std::move(root), "none", 0).value();
+  }
   // 0, or the errno.
   template <typename T>
   static int Code(const base::Result<T>& result) {
@@ -32,11 +34,15 @@ struct Tree {
     credentials->gid = credentials->egid = credentials->sgid = credentials->fsgid = gid;
     return sentry::Caller(vfs.root(), vfs.root(), credentials, 022);
   }
-  int Mkdir(std::string_view path, uint32_t mode = 0755) { return Code(vfs.MakeDirectory(Root(), {}, path, mode)); }
+  int Mkdir(std::string_view path, uint32_t mode = 0755) {
+    return Code(vfs.MakeDirectory(Root(), {}, path, mode));
+  }
   int Touch(std::string_view path, uint32_t mode = 0644) {
     return Code(vfs.MakeNode(Root(), {}, path, S_IFREG | mode, 0));
   }
-  int Symlink(std::string_view target, std::string_view path) { return Code(vfs.MakeSymlink(Root(), target, {}, path)); }
+  int Symlink(std::string_view target, std::string_view path) {
+    return Code(vfs.MakeSymlink(Root(), target, {}, path));
+  }
   int Unlink(std::string_view path) { return Code(vfs.Unlink(Root(), {}, path)); }
   int Rmdir(std::string_view path) { return Code(vfs.RemoveDirectory(Root(), {}, path)); }
   int Rename(std::string_view from, std::string_view to, uint32_t flags = 0) {
@@ -53,12 +59,15 @@ struct Tree {
     options.resolve = resolve;
     return vfs.Walk(Root(), {}, path, options);
   }
-  int Find(std::string_view path, bool follow = true, uint64_t resolve = 0) { return Code(Walk(path, follow, resolve)); }
+  int Find(std::string_view path, bool follow = true, uint64_t resolve = 0) {
+    return Code(Walk(path, follow, resolve));
+  }
   sentry::Attributes Stat(std::string_view path) {
     return Walk(path, false).value().dentry->inode()->GetAttributes().value();
   }
 
-  std::unique_ptr<platform::MemoryPool> pool = platform::MemoryPool::Create(uint64_t{1} << 40).value();
+  std::unique_ptr<platform::MemoryPool> pool =
+      platform::MemoryPool::Create(uint64_t{1} << 40).value();
   sentry::HostClock clock;
   sentry::Vfs vfs;
   std::shared_ptr<sentry::Tmpfs> file_system;

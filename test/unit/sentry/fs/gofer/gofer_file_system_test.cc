@@ -99,9 +99,8 @@ TEST_CASE("names that come and go show in a kept listing", "[gofer][fs][readdir]
   CHECK(fs.vfs().Unlink(fs.Root(), {}, "/old").ok());
   CHECK(fs.vfs().Rename(fs.Root(), {}, "/new", {}, "/dir/moved", 0).ok());
   CHECK(Names(*root) == std::set<std::string>{"dir"});
-  CHECK(fs.Messages([&] {
-    CHECK(Names(*fs.Directory("/dir")) == std::set<std::string>{"moved"});
-  }) == 0);
+  CHECK(fs.Messages(
+            [&] { CHECK(Names(*fs.Directory("/dir")) == std::set<std::string>{"moved"}); }) == 0);
   CHECK(std::filesystem::exists(fs.dir() / "dir/moved"));
 }
 
@@ -246,12 +245,14 @@ TEST_CASE("descriptors and fids are given up and had again", "[gofer][fs][limits
   // Files in use keep theirs.
   for (const auto& file : files) REQUIRE(file->OpenHost(false).ok());
   CHECK(fs.file_system().files_held() >= 100);
-  for (int i = 0; i < 100; ++i) CHECK(GoferVfs::ReadOpen(*files[static_cast<size_t>(i)]) == std::to_string(i));
+  for (int i = 0; i < 100; ++i)
+    CHECK(GoferVfs::ReadOpen(*files[static_cast<size_t>(i)]) == std::to_string(i));
   for (const auto& file : files) file->CloseHost();
 }
 
-// TODO(compat): fails when the last free descriptor of a table that both ends share (here only) goes to the path and none is left for
-// the file: the retry after MakeRoom gives up. Passes or fails by the parity of what the caller has open.
+// TODO(compat): fails when the last free descriptor of a table that both ends share (here only)
+// goes to the path and none is left for the file: the retry after MakeRoom gives up. Passes or
+// fails by the parity of what the caller has open.
 TEST_CASE("running out of descriptors drops what is only cached", "[gofer][fs][limits][!mayfail]") {
   rlimit old{};
   REQUIRE(getrlimit(RLIMIT_NOFILE, &old) == 0);
@@ -343,8 +344,9 @@ TEST_CASE("a mapping shows the donated descriptor up to the end of the file", "[
 
 TEST_CASE("a single file can be attached", "[gofer][fs]") {
   test::GoferFixture plain;
-  CHECK(sentry::GoferFileSystem::Create(plain.shared_client(), {.attach_name = "nowhere"}).error() ==
-        ENOENT);
+  CHECK(
+      sentry::GoferFileSystem::Create(plain.shared_client(), {.attach_name = "nowhere"}).error() ==
+      ENOENT);
 }
 
 TEST_CASE("a dead gofer is EIO, not a hang", "[gofer][fs]") {

@@ -1,5 +1,6 @@
-// Many threads, few descriptors: fids are evicted while others use, bind and rename them. An unknown fid
-// would end the connection, so what is checked is that it lives, and that content belongs to its name.
+// Many threads, few descriptors: fids are evicted while others use, bind and rename them. An
+// unknown fid would end the connection, so what is checked is that it lives, and that content
+// belongs to its name.
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -45,8 +46,7 @@ TEST_CASE("reads of stable files go on while others come, go and move", "[gofer]
   };
   const auto read = [&](std::mt19937& random) {
     const auto d = random() % 4, f = random() % 4;
-    const std::string path =
-        "/stable" + std::to_string(d) + "/deep/deeper/" + std::to_string(f);
+    const std::string path = "/stable" + std::to_string(d) + "/deep/deeper/" + std::to_string(f);
     auto found = fs.Find(path);
     if (!found.ok()) return note(found);
     auto file = std::static_pointer_cast<sentry::GoferRegular>(found.value());
@@ -70,11 +70,13 @@ TEST_CASE("reads of stable files go on while others come, go and move", "[gofer]
       case 1:
         return note(fs.vfs().RemoveDirectory(root, {}, name()));
       case 2:
-        return note(fs.vfs().MakeNode(root, {}, name() + "/" + std::to_string(random() % 3), S_IFREG | 0644, 0));
+        return note(fs.vfs().MakeNode(root, {}, name() + "/" + std::to_string(random() % 3),
+                                      S_IFREG | 0644, 0));
       case 3:
         return note(fs.vfs().Unlink(root, {}, name() + "/" + std::to_string(random() % 3)));
       case 4:
-        return note(fs.vfs().Rename(root, {}, name(), {}, name(), random() % 2 == 0 ? RENAME_EXCHANGE : 0));
+        return note(
+            fs.vfs().Rename(root, {}, name(), {}, name(), random() % 2 == 0 ? RENAME_EXCHANGE : 0));
       case 5:
         return note(fs.Find(name() + "/" + std::to_string(random() % 3)));
       default: {
