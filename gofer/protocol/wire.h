@@ -3,10 +3,10 @@
 // Messages as bytes (Cap'n Proto, one segment). Whatever the bytes, decoding ends with a message
 // within the bounds of messages.h or with EBADMSG.
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <span>
 
 #include "gofer/protocol/messages.h"
@@ -20,15 +20,20 @@ namespace gofer {
 class WireBuffer {
  public:
   explicit WireBuffer(size_t bytes)
-      : bytes_(bytes), data_(static_cast<std::byte*>(std::calloc(bytes, 1)), &std::free) {
-    RAVELIN_CHECK(data_ != nullptr);
+      : bytes_(bytes),
+        data_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    RAVELIN_CHECK(data_ != MAP_FAILED);
   }
-  std::span<std::byte> bytes() { return {data_.get(), bytes_}; }
+  ~WireBuffer() { munmap(data_, bytes_); }
+  WireBuffer(const WireBuffer&) = delete;
+  WireBuffer& operator=(const WireBuffer&) = delete;
+  std::span<std::byte> bytes() { return {static_cast<std::byte*>(data_), bytes_}; }
 
  private:
-  size_t bytes_;
-  // calloc: the host gives zero pages, and only those that a message touches.
-  std::unique_ptr<std::byte, decltype(&std::free)> data_;
+  const size_t bytes_;
+  // From the host: zero pages, and only those that a message touches. calloc would write all of
+  // them.
+  void* const data_;
 };
 
 // Writes the message to `out` and returns its size. `scratch` must be all zero, and is so again
