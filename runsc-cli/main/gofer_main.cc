@@ -11,6 +11,7 @@
 
 #include "gofer/server/server.h"
 #include "platform/base/log.h"
+#include "platform/base/text_pages.h"
 #include "platform/seccomp/filter.h"
 #include "platform/seccomp/violation.h"
 #include "runsc-cli/main/boot_config.h"
@@ -57,6 +58,8 @@ int GoferMain() {
   auto server = gofer::Server::Create(std::move(options));
   if (!server.ok()) return FailStart(server.status().message());
 
+  // Here, since the filter has no madvise.
+  if (!config->debug) base::DropTextPages();
   const base::Result<void> installed = platform::seccomp::Install(kGoferFilter.program);
   if (!installed.ok()) {
     return FailStart(std::string("cannot install the gofer's seccomp filter: ") +

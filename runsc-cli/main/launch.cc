@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "gofer/protocol/channel.h"
 #include "platform/base/log.h"
+#include "platform/base/text_pages.h"
 #include "platform/seccomp/violation.h"
 #include "runsc-cli/main/cage.h"
 #include "runsc-cli/main/control_socket.h"
@@ -30,6 +31,8 @@
 namespace runsc {
 namespace {
 
+// From then on there is nothing to do for long, and nothing that needs the code of the start.
+constexpr int kLeanAfterMs = 1000;
 // How long a gofer's end waits for its sentry's, which explains it.
 constexpr int kGoferFirstMs = 100;
 
@@ -354,6 +357,7 @@ void Sandbox::OnProcess(Process& process, const std::string& log_path) {
 }
 
 int Sandbox::Supervise() {
+  bool lean = options_.common.debug;
   while (!status_) {
     pollfd fds[] = {
         {signals_.get(), POLLIN, 0},
@@ -363,7 +367,12 @@ int Sandbox::Supervise() {
         {sentry_.child.exec_error.get(), POLLIN, 0},
         {gofer_.child.exec_error.get(), POLLIN, 0},
     };
-    if (poll(fds, 6, -1) < 0) continue;
+    const int ready = poll(fds, 6, lean ? -1 : kLeanAfterMs);
+    if (ready == 0) {
+      base::DropTextPages();
+      lean = true;
+    }
+    if (ready <= 0) continue;
     for (Process* process : {&sentry_, &gofer_}) {
       if (fds[process == &sentry_ ? 4 : 5].revents == 0) continue;
       const absl::Status started = TakeStartError(process->spec, process->child);
