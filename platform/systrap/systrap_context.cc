@@ -389,6 +389,7 @@ bool SystrapContext::ReadFast(uint32_t state, Registers& registers, Event& event
     registers.rax = static_cast<uint64_t>(-ENOSYS);
     event = Event{};
     event.kind = EventKind::kSyscall;
+    event.path = SyscallPath::kEntry;
     return true;
   }
   if (!interrupted_.exchange(false)) return false;
@@ -411,6 +412,7 @@ bool SystrapContext::ReadFrame(Registers& registers, Event& event) {
     // Whatever signal it was: the call has been made. An interrupt is reported after it.
     event = Event{};
     event.kind = EventKind::kSyscall;
+    event.path = SyscallPath::kEntryTrap;
   } else if (frame.info.signal == kInterruptSignal) {
     if (!interrupted_.exchange(false)) return false;
     event = Event{};
