@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "gofer/protocol/messages.h"
@@ -20,20 +21,21 @@ namespace gofer {
 class WireBuffer {
  public:
   explicit WireBuffer(size_t bytes)
-      : bytes_(bytes),
-        data_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    RAVELIN_CHECK(data_ != MAP_FAILED);
+      : data_(static_cast<std::byte*>(
+                  mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+              Unmap{bytes}) {
+    RAVELIN_CHECK(data_.get() != MAP_FAILED);
   }
-  ~WireBuffer() { munmap(data_, bytes_); }
-  WireBuffer(const WireBuffer&) = delete;
-  WireBuffer& operator=(const WireBuffer&) = delete;
-  std::span<std::byte> bytes() { return {static_cast<std::byte*>(data_), bytes_}; }
+  std::span<std::byte> bytes() { return {data_.get(), data_.get_deleter().bytes}; }
 
  private:
-  const size_t bytes_;
+  struct Unmap {
+    size_t bytes;
+    void operator()(std::byte* data) const { munmap(data, bytes); }
+  };
   // From the host: zero pages, and only those that a message touches. calloc would write all of
   // them.
-  void* const data_;
+  std::unique_ptr<std::byte, Unmap> data_;
 };
 
 // Writes the message to `out` and returns its size. `scratch` must be all zero, and is so again
