@@ -89,6 +89,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   // --- Symbolic links. EINVAL by default.
   virtual base::Result<std::string> ReadLink();
+  // The same without a call of anything or a copy, if it is known and never changes.
+  virtual const std::string* KnownTarget() const { return nullptr; }
   // What the walk and readlink(2) call: for links whose text depends on who asks (/proc/self).
   virtual base::Result<std::string> ReadLinkFor(Task& task) {
     (void)task;

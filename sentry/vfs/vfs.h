@@ -79,6 +79,14 @@ class Vfs {
                           const WalkOptions& options);
   base::Result<LastStep> WalkToParent(const Caller& caller, const Path& base, std::string_view path,
                                       const WalkOptions& options);
+  // stat(2): the walk and what is found there.
+  struct Looked {
+    Attributes attributes;
+    uint64_t mount_id = 0;
+    bool is_mount_root = false;
+  };
+  base::Result<Looked> Look(const Caller& caller, const Path& base, std::string_view path,
+                            const WalkOptions& options);
   // Without a task, as root, from the root: for set-up.
   base::Result<Path> WalkAsKernel(std::string_view path);
   Caller KernelCaller() const;

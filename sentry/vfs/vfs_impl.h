@@ -44,6 +44,8 @@ struct Vfs::Impl {
   base::Result<DentryRef> Lookup(const DentryRef& directory, std::string_view name, bool locked);
   // What is mounted on top of `path`, or `path` itself.
   Path Topmost(Path path) const ABSL_LOCKS_EXCLUDED(mount_mu);
+  // Likewise what is mounted on `dentry` itself; null if nothing.
+  Path TopmostOf(const Mount& mount, const Dentry& dentry) const ABSL_LOCKS_EXCLUDED(mount_mu);
   // The place where path.mount is attached; null if nowhere. Precondition: path is the root of its
   // mount.
   Path Mountpoint(const Path& path) const ABSL_LOCKS_EXCLUDED(mount_mu);

@@ -305,7 +305,7 @@ void Data(Bench& bench) {
     const uint64_t data = b.Area();
     return [=, &b] { Must(b.Call(SYS_write, fd, data, 1) == 1, "write"); };
   });
-  bench.Run("fsync", 10000, [&](Bench& b) {
+  bench.Run("fsync", 50, [&](Bench& b) {
     const int64_t fd = opened(b, "/dev/shm/../../tmp/file_bench.d/file", O_RDWR | O_CREAT);
     return [=, &b] { Must(b.Call(SYS_fdatasync, fd) == 0, "fdatasync"); };
   });

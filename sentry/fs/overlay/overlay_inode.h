@@ -32,6 +32,7 @@ class OverlayInode : public Inode {
   base::Result<void> SetAttributes(const AttributeChanges& changes) override
       ABSL_LOCKS_EXCLUDED(copy_mu_);
   base::Result<std::string> ReadLink() override;
+  const std::string* KnownTarget() const override;
   base::Result<std::string> GetXattr(std::string_view name) override;
   base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value,
                               int flags) override ABSL_LOCKS_EXCLUDED(copy_mu_);
