@@ -120,6 +120,16 @@ class Task : public std::enable_shared_from_this<Task> {
   base::Result<void> CopyOut(P pointer, const T& value) {
     return memory().CopyOut(pointer, value);
   }
+  // EBADF. What the descriptor refers to, as long as the running call needs it and closes none.
+  base::Result<FileHold> HoldFile(int32_t fd) const {
+    return fds_->Hold(fd, is_only_user_of_fds());
+  }
+  // EBADF also for O_PATH descriptors.
+  base::Result<FileHold> HoldFileForIo(int32_t fd) const {
+    base::Result<FileHold> file = HoldFile(fd);
+    if (file.ok() && file.value()->is_path_only()) return base::Errno(EBADF);
+    return file;
+  }
   // Shorthand for fds().Install(file, cloexec, fd_limit()).
   base::Result<int32_t> InstallFile(FileRef file, bool close_on_exec);
 

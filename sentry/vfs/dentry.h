@@ -44,6 +44,13 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   // True if a mount is attached here in some mount of this file system.
   bool has_mounts() const { return mounts_here_.load(std::memory_order_acquire) > 0; }
 
+  // The cache's clock passes it over once more.
+  void MarkUsed() {
+    // Most are marked: no write to a line that all readers share.
+    if (!referenced_.load(std::memory_order_relaxed))
+      referenced_.store(true, std::memory_order_relaxed);
+  }
+
   // Serialises changes of this directory (Linux's i_rwsem): held for writing around Create..
   // Rename, for reading around Lookup. Parents before children; two unrelated ones only under the
   // Vfs's rename lock.

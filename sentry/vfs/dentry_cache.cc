@@ -110,9 +110,7 @@ DentryRef DentryCache::Find(const Dentry& directory, std::string_view name) {
   const absl::ReaderMutexLock lock(&directory.children_mu_);
   const auto found = directory.children_.find(base::Absl(name));
   if (found == directory.children_.end()) return nullptr;
-  if (!found->second->referenced_.load(std::memory_order_relaxed)) {
-    found->second->referenced_.store(true, std::memory_order_relaxed);
-  }
+  found->second->MarkUsed();
   return found->second;
 }
 

@@ -5,7 +5,7 @@
 // own way.
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +51,8 @@ class PathWalker {
   void set_current(Path path) { current_ = std::move(path); }
 
  private:
+  // Takes what is cached of the way to the last component, if all of it is.
+  void TakeQuickWay();
   base::Result<void> StepInto(std::string_view component);
   base::Result<void> DotDot();
   base::Result<void> JumpToRoot();
@@ -60,15 +62,16 @@ class PathWalker {
   const Caller& caller_;
   const uint64_t resolve_;
   uint64_t changes_at_start_ = 0;
-  Path root_;
+  const Path* root_ = nullptr;
   Path current_;
   std::string_view rest_;
-  std::deque<std::string>
+  std::list<std::string>
       bodies_;  // Texts of the links on the way; rest_ and pending_ point into them.
   std::vector<std::string_view>
       pending_;  // What follows each link that is being walked, innermost last.
   int links_ = 0;
   bool hinted_ = false;
+  bool began_ = false;
   LastKind last_kind_ = LastKind::kNone;
   std::string_view last_;
   bool must_be_directory_ = false;

@@ -19,8 +19,7 @@ void QuickWalk::GoTo(const Path& place) {
 }
 
 QuickWalk::Outcome QuickWalk::Run(std::string_view path, const WalkOptions& options) {
-  if (path.empty() || path.size() >= kPathBytesMax || options.resolve != 0)
-    return Outcome::kUnsure;
+  if (path.empty() || path.size() >= kPathBytesMax || options.resolve != 0) return Outcome::kUnsure;
   const uint64_t renames = vfs_.cache.renames_finished();
   rest_ = path;
   GoTo(path.front() == '/' ? root_ : origin_);
@@ -33,8 +32,7 @@ QuickWalk::Outcome QuickWalk::Run(std::string_view path, const WalkOptions& opti
       directory_only = true;
       break;
     }
-    if (!dentry_->is_directory() ||
-        !dentry_->inode()->CheckPermission(credentials_, X_OK).ok()) {
+    if (!dentry_->is_directory() || !dentry_->inode()->CheckPermission(credentials_, X_OK).ok()) {
       return Outcome::kUnsure;
     }
     const std::string_view name = rest_.substr(0, rest_.find('/'));
@@ -47,8 +45,7 @@ QuickWalk::Outcome QuickWalk::Run(std::string_view path, const WalkOptions& opti
       outcome = Step(name, rest_.empty(), options);
     }
   }
-  if (outcome == Outcome::kUnsure || vfs_.cache.renames_begun() != renames)
-    return Outcome::kUnsure;
+  if (outcome == Outcome::kUnsure || vfs_.cache.renames_begun() != renames) return Outcome::kUnsure;
   if (outcome == Outcome::kMissing) return outcome;
   if (directory_only && !dentry_->is_directory()) return Outcome::kUnsure;
   return outcome;
@@ -57,8 +54,7 @@ QuickWalk::Outcome QuickWalk::Run(std::string_view path, const WalkOptions& opti
 QuickWalk::Outcome QuickWalk::Step(std::string_view name, bool last, const WalkOptions& options) {
   Dentry* child = vfs_.cache.index().Find(*dentry_, name);
   if (child == nullptr) return Outcome::kUnsure;
-  if (!child->referenced_.load(std::memory_order_relaxed))
-    child->referenced_.store(true, std::memory_order_relaxed);
+  child->MarkUsed();
   if (child->is_negative()) return Outcome::kMissing;
   if (child->has_mounts()) {
     Path top = vfs_.TopmostOf(*mount_, *child);

@@ -32,6 +32,7 @@ class QuickWalk {
   // After kFound. Good as long as this object and the section.
   const Mount& mount() const { return *mount_; }
   Dentry& dentry() const { return *dentry_; }
+  int links() const { return links_; }  // Followed on the way.
   bool is_mount_root() const { return dentry_ == mount_->root.get(); }
   // With references. Null if it has been dropped from the cache meanwhile: not sure, then.
   Path Referenced() const;

@@ -112,18 +112,21 @@ Caller Vfs::KernelCaller() const {
   return Caller(top, top, RootCredentials(), 0);
 }
 
+Result<Path> Vfs::Impl::WalkQuickly(const Caller& caller, const Path& base, std::string_view path,
+                                    const WalkOptions& options) {
+  if (options.resolve != 0) return Path{};
+  const ReadSections::Section section(cache.sections());
+  QuickWalk walk(*this, caller, base.dentry == nullptr ? caller.working_directory() : base);
+  const QuickWalk::Outcome outcome = walk.Run(path, options);
+  if (outcome == QuickWalk::Outcome::kMissing) return Errno(ENOENT);
+  if (outcome != QuickWalk::Outcome::kFound) return Path{};
+  return walk.Referenced();
+}
+
 Result<Path> Vfs::Walk(const Caller& caller, const Path& base, std::string_view path,
                        const WalkOptions& options) {
-  if (options.resolve == 0) {
-    const ReadSections::Section section(impl_->cache.sections());
-    QuickWalk walk(*impl_, caller, base.dentry == nullptr ? caller.working_directory() : base);
-    const QuickWalk::Outcome outcome = walk.Run(path, options);
-    if (outcome == QuickWalk::Outcome::kMissing) return Errno(ENOENT);
-    if (outcome == QuickWalk::Outcome::kFound) {
-      Path found = walk.Referenced();
-      if (found.dentry != nullptr) return found;
-    }
-  }
+  Path found = TRY(impl_->WalkQuickly(caller, base, path, options));
+  if (found.dentry != nullptr) return found;
   PathWalker walker(*impl_, caller, options.resolve);
   TRY(walker.Start(base, path, options.empty_path));
   return walker.Finish(options.follow_last, options.directory_only);

@@ -279,7 +279,8 @@ uint64_t GoferDirectory::ParentNumber() {
 // ---- Open directories.
 
 Result<FileRef> GoferDirectory::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<GoferDirectoryFile>(path, flags, task.credentials(), here()));
+  return FileRef(
+      std::make_shared<GoferDirectoryFile>(path, flags, task.own_credentials_ref(), here()));
 }
 
 Result<uint64_t> GoferDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {

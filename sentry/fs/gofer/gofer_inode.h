@@ -168,13 +168,21 @@ class GoferSymlink final : public GoferInode {
  public:
   GoferSymlink(GoferFileSystem& file_system, const gofer::Attributes& attributes,
                std::string target)
-      : GoferInode(file_system, attributes), target_(std::move(target)) {}
+      : GoferInode(file_system, attributes) {
+    SetTarget(std::move(target));
+  }
   base::Result<std::string> ReadLink() override;
+  const std::string* KnownTarget() const override {
+    return known_target_.load(std::memory_order_acquire);
+  }
 
  private:
-  // A link never changes its target. Empty: not known yet.
+  void SetTarget(std::string target) ABSL_LOCKS_EXCLUDED(target_mu_);
+
+  // A link never changes its target: set once, when it is not empty.
   absl::Mutex target_mu_;
   std::string target_ ABSL_GUARDED_BY(target_mu_);
+  std::atomic<const std::string*> known_target_{nullptr};
 };
 
 class GoferDirectory final : public GoferInode {

@@ -154,7 +154,7 @@ bool GoferRegular::ReleaseHostFiles() {
 
 Result<FileRef> GoferRegular::Open(Task& task, const Path& path, uint32_t flags) {
   TRY(OpenHost((flags & O_ACCMODE) != O_RDONLY));
-  return FileRef(std::make_shared<GoferFile>(path, flags, task.credentials(),
+  return FileRef(std::make_shared<GoferFile>(path, flags, task.own_credentials_ref(),
                                              std::static_pointer_cast<GoferRegular>(self())));
 }
 

@@ -331,7 +331,7 @@ Result<void> OverlayDirectory::ReadEntries(uint64_t* offset, const DirectorySink
 
 Result<FileRef> OverlayDirectory::Open(Task& task, const Path& path, uint32_t flags) {
   return FileRef(std::make_shared<OverlayDirectoryFile>(
-      path, flags, task.credentials(), std::static_pointer_cast<OverlayDirectory>(self())));
+      path, flags, task.own_credentials_ref(), std::static_pointer_cast<OverlayDirectory>(self())));
 }
 
 void OverlayDirectory::TakeDirectories(std::vector<std::shared_ptr<OverlayInode>>* directories) {

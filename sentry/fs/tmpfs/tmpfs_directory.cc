@@ -209,7 +209,7 @@ void TmpfsDirectory::TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* d
 }
 
 Result<FileRef> TmpfsDirectory::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<TmpfsDirectoryFile>(path, flags, task.credentials()));
+  return FileRef(std::make_shared<TmpfsDirectoryFile>(path, flags, task.own_credentials_ref()));
 }
 
 Result<uint64_t> TmpfsDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {
