@@ -63,7 +63,7 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
 
   const FileSystemRef
       file_system_;  // Of a root only: so the file system outlives all dentries of its tree.
-  const InodeRef inode_;
+  InodeRef inode_;
   std::atomic<bool> deleted_{false};
   std::atomic<bool> referenced_{true};  // Used since the cache's clock hand passed.
   std::atomic<int> mounts_here_{0};

@@ -24,6 +24,8 @@ Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
       name_now_(&first_name_) {}
 
 Dentry::~Dentry() {
+  // Before the way up: the root's dentry may be the last to hold the file system.
+  inode_.reset();
   // The last reference to a chain of ancestors may go with this one, and a path may be longer than
   // a stack is deep.
   std::shared_ptr<Dentry> up;
