@@ -18,7 +18,7 @@
 
 extern "C" {
 extern const char ravelin_stub_begin[], ravelin_stub_end[], ravelin_stub_spawner[],
-    ravelin_stub_handler[], ravelin_stub_restorer[], ravelin_stub_park[];
+    ravelin_stub_handler[], ravelin_stub_restorer[], ravelin_stub_park[], ravelin_stub_fast_trap[];
 }
 
 namespace platform {
@@ -67,7 +67,8 @@ StubEntries GetStubEntries() {
   return {.spawner = StubAddress(ravelin_stub_spawner),
           .handler = StubAddress(ravelin_stub_handler),
           .restorer = StubAddress(ravelin_stub_restorer),
-          .park = StubAddress(ravelin_stub_park)};
+          .park = StubAddress(ravelin_stub_park),
+          .fast_trap = StubAddress(ravelin_stub_fast_trap)};
 }
 
 absl::StatusOr<StubImage> MakeStubImage() {

@@ -21,6 +21,7 @@ struct StubEntries {
   uint64_t handler = 0;
   uint64_t restorer = 0;
   uint64_t park = 0;
+  uint64_t fast_trap = 0;
 };
 
 StubEntries GetStubEntries();

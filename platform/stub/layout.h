@@ -15,6 +15,7 @@
 #define STUB_END 0x7ffffffff000
 #define STUB_TEXT 0x7fff00010000
 #define STUB_TEXT_BYTES 0x10000
+#define STUB_FAST_ENTRY STUB_TEXT /* Where rewritten system calls arrive; see stub.S. */
 #define STUB_DATA 0x7fff00020000
 #define STUB_DATA_BYTES 0x4000
 #define STUB_COMMAND 0x7fff00040000
@@ -95,6 +96,7 @@
 #define INTERRUPT_SIGNAL 10 /* SIGUSR1. Nothing else in a stub uses it. */
 
 /* Bits of the mode that a thread is created with (sixth argument of clone, which clone ignores). */
-#define THREAD_TRAPS 1 /* Announce readiness by a trap, so that the kernel builds a signal frame. \
-                        */
+#define THREAD_TRAPS                                                           \
+  1 /* Announce readiness by a trap, so that the kernel builds a signal frame. \
+     */
 #define THREAD_DISPATCH 2 /* Use syscall user dispatch too. */

@@ -36,6 +36,17 @@
   .hidden ravelin_stub_begin
 ravelin_stub_begin:
 
+// ---- Rewritten system calls (STUB_FAST_ENTRY) ---------------------------------------------------
+//
+// Guest code comes here instead of executing `syscall`: rax is the number, rcx the address after the
+// instruction, r11 is free; everything else is the guest's, its flags, its stack and the red zone too.
+// A trap that leaves rcx alone, unlike `syscall`: the sentry takes it for a system call that was made
+// just before rcx.
+  .globl ravelin_stub_fast_trap
+  .hidden ravelin_stub_fast_trap
+ravelin_stub_fast_trap:
+  ud2
+
 // ---- Spawner -----------------------------------------------------------------------------------
 
 // The bootstrap jumps here when the stub's pages are mapped; everything else goes now.

@@ -12,6 +12,7 @@
 #include "platform/fpu.h"
 #include "platform/stub/address_space.h"
 #include "platform/stub/futex.h"
+#include "platform/stub/image.h"
 #include "platform/stub/layout.h"
 #include "platform/stub/stub_calls.h"
 
@@ -22,11 +23,14 @@ using base::Errno;
 using base::Result;
 
 constexpr uint64_t kUcFpXstate = 1;
+constexpr uint64_t kTrapGeneralProtection = 13;
 constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
 // A guest thread that does not answer an interrupt for one to two of these has broken its stub (by
 // writing to its context); the process is killed then. Long, since an overloaded host looks the
 // same.
 constexpr time_t kPatienceSeconds = 10;
+
+const uint64_t kFastTrap = GetStubEntries().fast_trap;
 
 // The words of SignalRegisters up to the segment selectors.
 constexpr size_t kWrittenWords = offsetof(SignalRegisters, error_code) / sizeof(uint64_t);
@@ -161,6 +165,13 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& registers) 
     LOG_DEBUG("systrap: no stub thread, errno %d", bound.error().value());
     return event;
   }
+  if (!IsCanonical(registers.rip)) {  // IRETQ would fault, and in the stub that cannot be.
+    event.kind = EventKind::kSignal;
+    event.signal = SIGSEGV;
+    event.code = SI_KERNEL;
+    event.trap_number = kTrapGeneralProtection;
+    return event;
+  }
   if (!fpu_in_frame_) LoadFpu(*thread_);
   WriteRegisters(registers);
   do {
@@ -271,7 +282,10 @@ bool SystrapContext::ReadEvent(Registers& registers, Event& event) {
   registers.fs_base = fs_base_ = CanonicalOrNull(thread_->context.fs_base.load());
   registers.gs_base = gs_base_ = CanonicalOrNull(thread_->context.gs_base.load());
   bases_known_ = true;
-  if (frame.info.signal == kInterruptSignal) {
+  if (frame.registers.rip == kFastTrap) {
+    // Whatever signal it was: the call has been made. An interrupt is reported after it.
+    event = EntryEvent(registers);
+  } else if (frame.info.signal == kInterruptSignal) {
     if (!interrupted_.exchange(false)) return false;
     event = Event{};
     event.kind = EventKind::kInterrupted;

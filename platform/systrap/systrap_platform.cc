@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "platform/stub/address_space.h"
 #include "platform/stub/futex.h"
+#include "platform/stub/layout.h"
 #include "platform/systrap/systrap_context.h"
 
 namespace platform {
@@ -44,5 +45,6 @@ Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
 
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }
 uint64_t SystrapPlatform::user_address_max() const { return kStubUserAddressMax; }
+uint64_t SystrapPlatform::syscall_entry() const { return STUB_FAST_ENTRY; }
 
 }  // namespace platform

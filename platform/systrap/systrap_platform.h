@@ -28,6 +28,7 @@ class SystrapPlatform final : public Platform {
   base::Result<std::unique_ptr<Context>> NewContext() override;
   uint64_t user_address_min() const override;
   uint64_t user_address_max() const override;
+  uint64_t syscall_entry() const override;
 
  private:
   SystrapPlatform(std::unique_ptr<StubHost> host, uint32_t handover_spins)
