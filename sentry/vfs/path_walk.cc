@@ -64,6 +64,12 @@ void PathWalker::TakeQuickWay() {
   rest_.remove_prefix(slash + 1);
 }
 
+void PathWalker::HintBefore(std::string_view component, std::string_view remaining) {
+  if (hinted_ || DentryCache::Find(*current_.dentry, component) != nullptr) return;
+  hinted_ = true;
+  current_.dentry->inode()->WillWalk(remaining, will_open_ && pending_.empty());
+}
+
 Result<void> PathWalker::AdvanceToLast() {
   if (!std::exchange(began_, true)) TakeQuickWay();
   while (true) {
@@ -92,10 +98,7 @@ Result<void> PathWalker::AdvanceToLast() {
       rest_ = {};
       return {};
     }
-    if (!hinted_ && DentryCache::Find(*current_.dentry, component) == nullptr) {
-      hinted_ = true;
-      current_.dentry->inode()->WillWalk(rest_);
-    }
+    HintBefore(component, rest_);
     rest_ = after;
     if (after.empty()) {
       rest_ = pending_.back();
@@ -203,6 +206,7 @@ Result<Path> PathWalker::Finish(bool follow_last, bool directory_only) {
       TRY(TakeSpecialLast());
       break;
     }
+    if (will_open_ && current_.dentry->is_directory()) HintBefore(last_, last_);
     Path child = TRY(Child(last_));
     if (child.dentry == nullptr) return Errno(ENOENT);
     if (child.dentry->is_symlink() && (follow_last || must_be_directory_)) {

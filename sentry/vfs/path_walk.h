@@ -29,6 +29,8 @@ class PathWalker {
 
   // `path` outlives the walk. `empty_path`: an empty path means the base itself, instead of ENOENT.
   base::Result<void> Start(const Path& base, std::string_view path, bool empty_path);
+  // What Finish finds will be opened for reading.
+  void set_will_open(bool will_open) { will_open_ = will_open; }
   // Walks until the last component is next.
   base::Result<void> AdvanceToLast();
   // Walks on to the end: the last component must exist.
@@ -53,6 +55,8 @@ class PathWalker {
  private:
   // Takes what is cached of the way to the last component, if all of it is.
   void TakeQuickWay();
+  // Once, when the first name is not known.
+  void HintBefore(std::string_view component, std::string_view remaining);
   base::Result<void> StepInto(std::string_view component);
   base::Result<void> DotDot();
   base::Result<void> JumpToRoot();
@@ -72,6 +76,7 @@ class PathWalker {
   int links_ = 0;
   bool hinted_ = false;
   bool began_ = false;
+  bool will_open_ = false;
   LastKind last_kind_ = LastKind::kNone;
   std::string_view last_;
   bool must_be_directory_ = false;

@@ -128,6 +128,7 @@ Result<Path> Vfs::Walk(const Caller& caller, const Path& base, std::string_view 
   Path found = TRY(impl_->WalkQuickly(caller, base, path, options));
   if (found.dentry != nullptr) return found;
   PathWalker walker(*impl_, caller, options.resolve);
+  walker.set_will_open(options.will_open);
   TRY(walker.Start(base, path, options.empty_path));
   return walker.Finish(options.follow_last, options.directory_only);
 }

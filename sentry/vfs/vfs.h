@@ -29,6 +29,7 @@ struct WalkOptions {
   bool directory_only = false;  // ENOTDIR otherwise; also by a trailing slash.
   bool empty_path = false;      // AT_EMPTY_PATH
   uint64_t resolve = 0;         // openat2's RESOLVE_*.
+  bool will_open = false;       // What is found will be opened for reading: a hint.
 };
 
 // Where the last component is or would be. `child` is null if there is none.

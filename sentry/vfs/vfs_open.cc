@@ -167,6 +167,7 @@ Result<FileRef> Vfs::Open(Task& task, const Path& base, std::string_view path,
     WalkOptions options;
     options.follow_last = (flags & O_NOFOLLOW) == 0;
     options.resolve = request.resolve;
+    options.will_open = (flags & (O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC)) == O_RDONLY;
     const Path found = TRY(Walk(caller, base, path, options));
     return OpenFound(*impl_, task, caller, found, flags, false);
   }

@@ -134,6 +134,15 @@ void GoferRegular::AdoptHostFile(base::Fd fd) {
   MarkHeld();
 }
 
+void GoferRegular::AdoptReadOnlyHostFile(base::Fd fd) {
+  {
+    const absl::MutexLock lock(&open_mu_);
+    if (read_fd() >= 0) return;
+    read_fd_.store(fd.Release(), std::memory_order_release);
+  }
+  MarkHeld();
+}
+
 bool GoferRegular::InUse() const {
   return open_files_.load(std::memory_order_acquire) > 0 || mappings_.HasMappings();
 }

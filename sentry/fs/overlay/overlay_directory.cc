@@ -78,9 +78,9 @@ Result<InodeRef> OverlayDirectory::Lookup(std::string_view name) {
   return InodeRef(child);
 }
 
-void OverlayDirectory::WillWalk(std::string_view remaining) {
+void OverlayDirectory::WillWalk(std::string_view remaining, bool will_open) {
   if (lower() == nullptr || IsChanged(remaining.substr(0, remaining.find('/')))) return;
-  lower()->WillWalk(remaining);
+  lower()->WillWalk(remaining, will_open);
 }
 
 bool OverlayDirectory::IsChanged(std::string_view name) const {

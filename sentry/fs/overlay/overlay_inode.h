@@ -104,7 +104,7 @@ class OverlayDirectory final : public OverlayInode {
                    std::shared_ptr<TmpfsInode> upper);
 
   base::Result<InodeRef> Lookup(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
-  void WillWalk(std::string_view remaining) override ABSL_LOCKS_EXCLUDED(mu_);
+  void WillWalk(std::string_view remaining, bool will_open) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<InodeRef> Create(std::string_view name, const CreateContext& context) override;
   base::Result<InodeRef> MakeDirectory(std::string_view name,
                                        const CreateContext& context) override;

@@ -253,16 +253,21 @@ TEST_CASE("descriptors and fids are given up and had again", "[gofer][fs][limits
 // TODO(compat): fails when the last free descriptor of a table that both ends share (here only)
 // goes to the path and none is left for the file: the retry after MakeRoom gives up. Passes or
 // fails by the parity of what the caller has open.
-TEST_CASE("running out of descriptors drops what is only cached", "[gofer][fs][limits][!mayfail]") {
+TEST_CASE("running out of descriptors drops what is only cached", "[gofer][fs][limits]") {
+  // Client and server share one table here: which of them meets its end first is a matter of
+  // whether the number that is left is odd.
+  std::vector<base::Fd> more(GENERATE(range<size_t>(0, 4)));
+  for (base::Fd& fd : more) fd = base::Fd(dup(STDERR_FILENO));
   rlimit old{};
   REQUIRE(getrlimit(RLIMIT_NOFILE, &old) == 0);
   const rlimit low = {500, old.rlim_max};
   REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
   {
     GoferVfs fs;
+    // Before there is no number left for the test itself.
+    for (int i = 0; i < 600; ++i) WriteFile(fs.dir() / std::to_string(i), "/" + std::to_string(i));
     for (int i = 0; i < 600; ++i) {
       const std::string name = "/" + std::to_string(i);
-      WriteFile(fs.dir() / std::to_string(i), name);
       REQUIRE(fs.Read(name) == name);
     }
     CHECK(!fs.client().dead());
