@@ -1,6 +1,5 @@
 // Directories: walks and listings. Changes are in gofer_directory_changes.cc.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 
 #include "sentry/fs/gofer/gofer_inode.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/directory_position.h"
 
 namespace sentry {
 
@@ -325,17 +325,7 @@ Result<FileRef> GoferDirectory::Open(Task& task, const Path& path, uint32_t flag
 }
 
 Result<uint64_t> GoferDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {
-  // Positions are cookies: there is no end to seek from.
-  int64_t target = offset;
-  if (whence == SEEK_CUR) {
-    if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target)) {
-      return Errno(EINVAL);
-    }
-  } else if (whence != SEEK_SET) {
-    return Errno(EINVAL);
-  }
-  if (target < 0) return Errno(EINVAL);
-  return static_cast<uint64_t>(target);
+  return SeekDirectory(position, offset, whence);
 }
 
 Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& sink) {
@@ -348,15 +338,7 @@ Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& 
 Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) {
   const absl::MutexLock lock(&mu_);
   if (*offset == 0 || listing_ == nullptr) listing_ = TRY(directory_->List());
-  if (*offset == 0) {
-    if (!sink({".", directory_->number(), DT_DIR, 1})) return {};
-    *offset = 1;
-  }
-  if (*offset == 1) {
-    if (!sink({"..", directory_->ParentNumber(), DT_DIR, DirectoryListing::kFirstCookie}))
-      return {};
-    *offset = DirectoryListing::kFirstCookie;
-  }
+  if (!ListDots(offset, directory_->number(), directory_->ParentNumber(), sink)) return {};
   listing_->Read(offset, sink);
   return {};
 }
