@@ -95,6 +95,7 @@
 #define INTERRUPT_SIGNAL 10 /* SIGUSR1. Nothing else in a stub uses it. */
 
 /* Bits of the mode that a thread is created with (sixth argument of clone, which clone ignores). */
-#define THREAD_TRAPS 1 /* Announce readiness by a trap, so that the kernel builds a signal frame. \
-                        */
+#define THREAD_TRAPS                                                           \
+  1 /* Announce readiness by a trap, so that the kernel builds a signal frame. \
+     */
 #define THREAD_DISPATCH 2 /* Use syscall user dispatch too. */

@@ -114,8 +114,7 @@ process_start:
   movabsq $STUB_COMMAND, %rbx
   cmpq %rbx, %rax
   jne die
-  movl COMMAND_SEQUENCE(%rbx), %r12d
-  jmp batch_succeeded  // The first acknowledgement says that the process is there.
+  jmp batch  // The first one waits already; its acknowledgement says that the process is there.
 
 memory_wait:
   leaq COMMAND_SEQUENCE(%rbx), %rdi
@@ -160,7 +159,7 @@ batch_next:
 3:
   shrq $8, %r15
   incl %r14d
-  cmpl $(COMMAND_VALUE + 8), %r14d
+  cmpl $(COMMAND_VALUE + 4), %r14d
   jb 2b
 4:
   incl %r13d
