@@ -288,7 +288,7 @@ TEST_CASE("an area that is touched in sequence comes in few, growing steps", "[m
   // Elsewhere: all of it at once.
   const uint64_t other = guest.Map(kPages * kPage);
   guest.faults = 0;
-  for (uint64_t page = kPages - 1; page > 0; page -= 97) guest.Store(other + page * kPage, 1);
+  for (uint64_t page = kPages - 1; page >= 97; page -= 97) guest.Store(other + page * kPage, 1);
   CHECK(guest.faults == 1);
 }
 
