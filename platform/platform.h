@@ -50,8 +50,16 @@ inline constexpr uint8_t kAccessRead = 1;
 inline constexpr uint8_t kAccessWrite = 2;
 inline constexpr uint8_t kAccessExec = 4;
 
+// How a system call reached the sentry.
+enum class SyscallPath : uint8_t {
+  kTrap,       // The instruction was executed where it stands: rip - 2 is its address.
+  kEntryTrap,  // Guest code came to syscall_entry(), which trapped,
+  kEntry,      // or handed over without a trap.
+};
+
 struct Event {
   EventKind kind = EventKind::kInterrupted;
+  SyscallPath path = SyscallPath::kTrap;  // Of a kSyscall.
   uint8_t access = 0;
   int32_t signal = 0;    // Host signal number of a kFault or kSignal.
   int32_t code = 0;      // si_code
@@ -175,6 +183,11 @@ class Platform {
   // Guest mappings may lie in [min, max).
   virtual uint64_t user_address_min() const = 0;
   virtual uint64_t user_address_max() const = 0;
+
+  // Where guest code may jump instead of executing `syscall`, with the number in rax and the
+  // address after the instruction in rcx; r11 is lost, as in the instruction. It becomes a kSyscall
+  // of a path other than kTrap. 0: there is no such place.
+  virtual uint64_t syscall_entry() const { return 0; }
 };
 
 // Bytes of FpuState in use on this CPU (CPUID leaf 13 with XCR0). At most FpuState::kBytesMax.

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "platform/stub/address_space.h"
 #include "platform/stub/futex.h"
+#include "platform/stub/layout.h"
 #include "platform/systrap/systrap_context.h"
 
 namespace platform {
@@ -48,5 +49,6 @@ void SystrapPlatform::Retire(AddressSpace& space, std::function<void()> gone) {
 
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }
 uint64_t SystrapPlatform::user_address_max() const { return kStubUserAddressMax; }
+uint64_t SystrapPlatform::syscall_entry() const { return STUB_FAST_ENTRY; }
 
 }  // namespace platform

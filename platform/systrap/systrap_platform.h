@@ -31,6 +31,7 @@ class SystrapPlatform final : public Platform {
   void AwaitRetired() override { host_->AwaitRetired(); }
   uint64_t user_address_min() const override;
   uint64_t user_address_max() const override;
+  uint64_t syscall_entry() const override;
 
  private:
   SystrapPlatform(std::unique_ptr<StubHost> host, uint32_t handover_spins)
