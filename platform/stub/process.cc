@@ -123,8 +123,9 @@ Result<void> StubProcess::RunLocked(std::span<const CommandEntry> entries) {
 Result<void> StubProcess::AwaitResultLocked() {
   uint32_t result = 0;
   while (((result = page_.result.load()) & kResultMask) == 0) {
+    // A death is told by MarkDead, but a traced thread that died holds its process up.
     const timespec timeout{0, 100'000'000};
-    FutexWait(page_.result, result, &timeout);
+    FutexWait(page_.result, result, options_.traced ? &timeout : nullptr);
     if (options_.traced) ReapTracees(/*all=*/false);
   }
   if (dead()) return Errno(ESRCH);
@@ -203,11 +204,11 @@ StubProcess::ThreadCommands StubProcess::CommandsToStartLocked(StubThread& threa
                  .flags = 0,
                  .pad = 0,
                  .size = CONTEXT_BYTES - CONTEXT_STACK};
-  return {CommandEntry{
-              SYS_mmap,
-              {thread.stub_address, CONTEXT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-               static_cast<uint64_t>(control_.fd()), thread.range.start},
-              0},
+  return {CommandEntry{SYS_mmap,
+                       {thread.stub_address, CONTEXT_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_FIXED | MAP_POPULATE, static_cast<uint64_t>(control_.fd()),
+                        thread.range.start},
+                       0},
           CommandEntry{SYS_clone,
                        {kCloneThread, 0, 0, 0, thread.stub_address, options_.thread_mode},
                        ENTRY_REPORTS_VALUE}};

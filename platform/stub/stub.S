@@ -335,7 +335,7 @@ process_start:
   movabsq $STUB_COMMAND, %rdi
   movl $0x1000, %esi
   movl $1, %edx     // PROT_READ
-  movl $0x11, %r10d  // MAP_SHARED | MAP_FIXED
+  movl $0x8011, %r10d  // MAP_SHARED | MAP_FIXED | MAP_POPULATE
   movq %r14, %r8
   movq %r15, %r9
   movl $SYS_mmap, %eax

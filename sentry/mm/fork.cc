@@ -31,11 +31,27 @@ void AddProtection(std::vector<platform::Protection>& ranges, uint64_t start, ui
 
 }  // namespace
 
+void HotPages::Note(uint64_t page) {
+  const absl::MutexLock lock(&mu_);
+  if (std::find(pages_.begin(), pages_.end(), page) != pages_.end()) return;
+  if (pages_.size() >= kHotPagesMax) pages_.erase(pages_.begin());
+  pages_.push_back(page);
+}
+
+std::vector<uint64_t> HotPages::Sorted() const {
+  std::vector<uint64_t> pages;
+  {
+    const absl::MutexLock lock(&mu_);
+    pages = pages_;
+  }
+  std::sort(pages.begin(), pages.end());
+  return pages;
+}
+
 void MemoryManager::Impl::NoteHotLocked(uint64_t page) {
-  if (std::find(hot_pages.begin(), hot_pages.end(), page) != hot_pages.end()) return;
-  // The oldest goes. Pages that are not written after each fork drop out so.
-  if (hot_pages.size() >= kHotPagesMax) hot_pages.erase(hot_pages.begin());
-  hot_pages.push_back(page);
+  if (hot_notes_left == 0) return;
+  hot_notes_left--;
+  hot_pages->Note(page);
 }
 
 void MemoryManager::Impl::ShareRunLocked(const Vma& vma, PrivatePages run, Impl& child) {
@@ -49,17 +65,18 @@ void MemoryManager::Impl::ShareRunLocked(const Vma& vma, PrivatePages run, Impl&
   }
 }
 
-// The child gets a copy of a page that both sides will write to at once, as they did after the last
-// fork: two faults less, of which each costs more than this.
-bool MemoryManager::Impl::CopyHotPageLocked(const PrivatePages& page, Impl& child) {
-  const Result<platform::PoolRange> fresh = pool.Allocate(page.size());
+// The child gets a copy of what both sides will write to at once, as they did after the last fork:
+// two faults less, of which each costs more than this.
+bool MemoryManager::Impl::CopyRunLocked(const PrivatePages& run, Impl& child) {
+  const Result<platform::PoolRange> fresh = pool.Allocate(run.size());
   if (!fresh.ok()) return false;
-  std::memcpy(pool.Window(fresh.value()).data(), pool.Window(page.Pool()).data(), page.size());
-  child.pages.Insert({page.start, page.end, fresh.value().start, false});
+  std::memcpy(pool.Window(fresh.value()).data(), pool.Window(run.Pool()).data(), run.size());
+  child.pages.Insert({run.start, run.end, fresh.value().start, false});
   return true;
 }
 
-void MemoryManager::Impl::ForkAreaLocked(const Vma& vma, bool copy_hot, Impl& child) {
+void MemoryManager::Impl::ForkAreaLocked(const Vma& vma, const std::vector<uint64_t>& hot,
+                                         Impl& child) {
   // A copy, since marking splits and joins runs.
   std::vector<PrivatePages> runs;
   for (auto it = pages.FindFrom(vma.start); it != pages.end() && it->second.start < vma.end; ++it) {
@@ -76,13 +93,16 @@ void MemoryManager::Impl::ForkAreaLocked(const Vma& vma, bool copy_hot, Impl& ch
       return PrivatePages{from, to, run.Pool(from, to).start, run.copy_on_write};
     };
     uint64_t at = run.start;
-    if (copy_hot && vma.writable()) {
-      for (auto hot = std::lower_bound(hot_pages.begin(), hot_pages.end(), run.start);
-           hot != hot_pages.end() && *hot < run.end; ++hot) {
-        if (*hot < at || !CopyHotPageLocked(part(*hot, *hot + base::kPageSize), child)) continue;
-        if (*hot > at) ShareRunLocked(vma, part(at, *hot), child);
-        at = *hot + base::kPageSize;
-      }
+    auto page = std::lower_bound(hot.begin(), hot.end(), run.start);
+    if (!vma.writable()) page = hot.end();
+    for (; page != hot.end() && *page < run.end; ++page) {
+      if (*page < at) continue;
+      const bool whole = at == run.start && run.size() <= kHotRunBytesMax;
+      const uint64_t from = whole ? run.start : *page;
+      const uint64_t to = whole ? run.end : *page + base::kPageSize;
+      if (!CopyRunLocked(part(from, to), child)) break;
+      if (from > at) ShareRunLocked(vma, part(at, from), child);
+      at = to;
     }
     if (at < run.end) ShareRunLocked(vma, part(at, run.end), child);
   }
@@ -105,7 +125,8 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork(bool alone) {
   to.image = from.image;
 
   from.fork_protections.clear();
-  std::sort(from.hot_pages.begin(), from.hot_pages.end());
+  std::vector<uint64_t> hot;
+  if (alone) hot = from.hot_pages->Sorted();
   for (auto it = from.vmas.begin(); it != from.vmas.end(); ++it) {
     const Vma& vma = it->second;
     if (vma.dont_fork) continue;
@@ -115,10 +136,11 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork(bool alone) {
       copy.mappable->AddMapping(*child, copy.offset, copy.size(), copy.shared_writable());
     }
     to.vmas.Insert(std::move(copy));
-    if (!vma.shared && !vma.wipe_on_fork) from.ForkAreaLocked(vma, alone, to);
+    if (!vma.shared && !vma.wipe_on_fork) from.ForkAreaLocked(vma, hot, to);
   }
   to.NoteVirtualLocked();
   to.hot_pages = from.hot_pages;
+  to.hot_notes_left = from.hot_notes_left = kHotNotesMax;
 
   // Write-protects the parent.
   if (!from.fork_protections.empty()) {

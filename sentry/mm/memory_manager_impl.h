@@ -52,6 +52,10 @@ inline constexpr uint64_t kFileAheadBytesMax = uint64_t{1} << 30;
 inline constexpr size_t kForkMappingsMax = 2048;
 // Pages that fork copies instead of sharing them.
 inline constexpr size_t kHotPagesMax = 24;
+// Written so soon after a fork, that is.
+inline constexpr size_t kHotNotesMax = 16;
+// Runs up to this size are copied whole if a page of theirs is hot: each piece is a mapping.
+inline constexpr uint64_t kHotRunBytesMax = 6 * 4096;
 
 inline constexpr uint8_t kAnyAccess =
     platform::kAccessRead | platform::kAccessWrite | platform::kAccessExec;
@@ -112,6 +116,18 @@ struct RemapRequest {
 struct CopyAccess {
   bool write = false;
   bool force = false;  // As a debugger.
+};
+
+// Pages that are written soon after a fork, by the parent or the child.
+class HotPages {
+ public:
+  void Note(uint64_t page) ABSL_LOCKS_EXCLUDED(mu_);
+  // In order.
+  std::vector<uint64_t> Sorted() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  mutable absl::Mutex mu_;
+  std::vector<uint64_t> pages_ ABSL_GUARDED_BY(mu_);  // The oldest first.
 };
 
 struct MemoryManager::Impl {
@@ -208,11 +224,11 @@ struct MemoryManager::Impl {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // --- fork.cc.
   // The private pages of one area, for the child.
-  void ForkAreaLocked(const Vma& vma, bool copy_hot, Impl& child)
+  void ForkAreaLocked(const Vma& vma, const std::vector<uint64_t>& hot, Impl& child)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
   void ShareRunLocked(const Vma& vma, PrivatePages run, Impl& child)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
-  bool CopyHotPageLocked(const PrivatePages& page, Impl& child)
+  bool CopyRunLocked(const PrivatePages& run, Impl& child)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
   // A page was written for the first time since a fork.
   void NoteHotLocked(uint64_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -285,8 +301,9 @@ struct MemoryManager::Impl {
   uint64_t virtual_bytes_max ABSL_GUARDED_BY(mu) = 0;
   mutable std::atomic<uint64_t> resident_bytes_max{0};
   Image image ABSL_GUARDED_BY(mu);
-  // Pages that were written soon after a fork and will be after the next one; sorted during a fork.
-  std::vector<uint64_t> hot_pages ABSL_GUARDED_BY(mu);
+  // Shared with forked children: they show which pages the next one will write.
+  std::shared_ptr<HotPages> hot_pages = std::make_shared<HotPages>();
+  size_t hot_notes_left ABSL_GUARDED_BY(mu) = 0;
   std::vector<platform::Protection> fork_protections ABSL_GUARDED_BY(mu);  // During a fork.
   std::vector<std::pair<uint64_t, uint64_t>> pending ABSL_GUARDED_BY(mu);  // See MapLaterLocked.
   std::vector<Sequence> sequences ABSL_GUARDED_BY(mu);
