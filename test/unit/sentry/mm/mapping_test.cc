@@ -333,15 +333,16 @@ TEST_CASE("pieces of a file that a linker maps are shown in one step", "[mm]") {
   };
   piece(4, PROT_READ | PROT_EXEC);
   piece(12, PROT_READ | PROT_WRITE);
+  CHECK(guest.space().counters().maps == maps);
+  // The end of the data, populated as any small area, takes the rest along.
   guest.Map(4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
             at + 16 * kPage);
-  CHECK(guest.space().counters().maps == maps);
+  CHECK(guest.space().counters().maps > maps);
   CHECK(guest.Store(at + 13 * kPage, 'x'));
-  CHECK(guest.faults == 1);
   CHECK(guest.Load(at) == 'f');
   CHECK(guest.Load(at + 5 * kPage) == 'f');
   CHECK(guest.Store(at + 17 * kPage, 'y'));
-  CHECK(guest.faults == 1);
+  CHECK(guest.faults == 0);
   guest.memory->Munmap(at, 20 * kPage).value();
   CHECK_FALSE(guest.Load(at).has_value());
   CHECK_FALSE(guest.Load(at + 17 * kPage).has_value());
