@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -79,6 +80,12 @@ struct Mapping {
   bool populate = false;    // Fault the pages in now.
 };
 
+struct Protection {
+  uint64_t address = 0;  // Page aligned.
+  uint64_t length = 0;   // Page aligned, > 0.
+  int protection = 0;    // PROT_*
+};
+
 // One guest address space. Thread-safe. Destruction ends the host process behind it; no Switch
 // into it may be under way.
 class AddressSpace {
@@ -105,6 +112,19 @@ class AddressSpace {
     for (const Mapping& mapping : mappings) TRY(Map(mapping));
     return {};
   }
+  // Batch of Protects, likewise. After an error it is unknown which were done.
+  virtual base::Result<void> ProtectAll(const std::vector<Protection>& ranges) {
+    for (const Protection& range : ranges) {
+      TRY(Protect(range.address, range.length, range.protection));
+    }
+    return {};
+  }
+  // Unmaps everything, if that makes it as good as new: no more than one context has ever run here,
+  // and that one is between two Switches. False: nothing has changed.
+  virtual bool Reset() { return false; }
+  // Ends guest code in here for good. When it returns no guest thread can touch memory any more;
+  // what is called later may answer ESRCH. Again and from any thread; no Switch may be under way.
+  virtual void End() {}
 };
 
 // The state of one guest thread. Used by one host thread at a time, except Interrupt. It belongs to
@@ -152,6 +172,14 @@ class Platform {
   // ENOMEM, EAGAIN: the host's limits.
   virtual base::Result<std::unique_ptr<AddressSpace>> NewAddressSpace() = 0;
   virtual base::Result<std::unique_ptr<Context>> NewContext() = 0;
+  // AddressSpace::End without waiting for it: `gone` runs afterwards, once, with no lock held, on
+  // any thread or before this returns. `space` stays until then.
+  virtual void Retire(AddressSpace& space, std::function<void()> gone) {
+    space.End();
+    gone();
+  }
+  // Returns when each `gone` that was given before has run.
+  virtual void AwaitRetired() {}
   // Guest mappings may lie in [min, max).
   virtual uint64_t user_address_min() const = 0;
   virtual uint64_t user_address_max() const = 0;

@@ -31,7 +31,8 @@ struct alignas(4096) CommandPage {
   // of the command that failed.
   std::atomic<uint32_t> result;
   uint32_t pad2;
-  std::atomic<uint64_t> value;  // What the last entry with kReportsValue returned.
+  std::atomic<uint32_t> value;  // What the last entry with ENTRY_REPORTS_VALUE returned.
+  uint32_t pad3;
   std::array<uint64_t, 2> reserved;
   struct {  // stack_t
     uint64_t sp;

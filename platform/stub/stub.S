@@ -335,7 +335,7 @@ process_start:
   movabsq $STUB_COMMAND, %rdi
   movl $0x1000, %esi
   movl $1, %edx     // PROT_READ
-  movl $0x11, %r10d  // MAP_SHARED | MAP_FIXED
+  movl $0x8011, %r10d  // MAP_SHARED | MAP_FIXED | MAP_POPULATE
   movq %r14, %r8
   movq %r15, %r9
   movl $SYS_mmap, %eax
@@ -343,8 +343,7 @@ process_start:
   movabsq $STUB_COMMAND, %rbx
   cmpq %rbx, %rax
   jne die
-  movl COMMAND_SEQUENCE(%rbx), %r12d
-  jmp batch_succeeded  // The first acknowledgement says that the process is there.
+  jmp batch  // The first one waits already; its acknowledgement says that the process is there.
 
 memory_wait:
   leaq COMMAND_SEQUENCE(%rbx), %rdi
@@ -389,7 +388,7 @@ batch_next:
 3:
   shrq $8, %r15
   incl %r14d
-  cmpl $(COMMAND_VALUE + 8), %r14d
+  cmpl $(COMMAND_VALUE + 4), %r14d
   jb 2b
 4:
   incl %r13d

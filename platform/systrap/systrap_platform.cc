@@ -51,6 +51,10 @@ Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
   return std::unique_ptr<Context>(std::make_unique<SystrapContext>(host_->cpus(), handover_spins_));
 }
 
+void SystrapPlatform::Retire(AddressSpace& space, std::function<void()> gone) {
+  host_->Retire(static_cast<StubAddressSpace&>(space).process(), std::move(gone));
+}
+
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }
 uint64_t SystrapPlatform::user_address_max() const { return kStubUserAddressMax; }
 uint64_t SystrapPlatform::syscall_entry() const { return STUB_FAST_ENTRY; }

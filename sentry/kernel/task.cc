@@ -19,15 +19,15 @@ namespace {
 constexpr size_t kNameBytesMaxOfTask = 15;
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 
-// The CPU clock of another thread of this host process (clock_getcpuclockid(3)).
-int64_t HostThreadCpuNs(int32_t host_tid) {
+}  // namespace
+
+// The CPU clock of another thread (clock_getcpuclockid(3)).
+int64_t Task::HostThreadCpuNs(int32_t host_tid) {
   const clockid_t clock = static_cast<clockid_t>((~static_cast<uint32_t>(host_tid) << 3) | 6u);
   timespec now{};
   if (clock_gettime(clock, &now) != 0) return 0;
   return now.tv_sec * kNsPerSecond + now.tv_nsec;
 }
-
-}  // namespace
 
 void VforkCompletion::Complete() {
   done.store(true, std::memory_order_release);
@@ -243,13 +243,14 @@ ResourceUsage Task::Usage() const {
   usage.minor_faults = faults_.load(std::memory_order_relaxed);
   usage.voluntary_switches = sleeps_.load(std::memory_order_relaxed);
   const absl::MutexLock lock(&resource_mu_);
-  if (system_ns_at_exit_ >= 0) {
-    usage.system_ns = system_ns_at_exit_;
-  } else if (host_tid_ != 0) {
-    usage.system_ns = HostThreadCpuNs(host_tid_);
-  }
+  usage.system_ns = SystemNsLocked();
   if (memory_ != nullptr) usage.resident_kib_max = memory_->Usage().resident_bytes_max / 1024;
   return usage;
+}
+
+int64_t Task::SystemNsLocked() const {
+  if (system_ns_at_exit_ >= 0) return system_ns_at_exit_;
+  return host_tid_ != 0 ? HostThreadCpuNs(host_tid_) - host_cpu_ns_at_start_ : 0;
 }
 
 void Task::RequestExit(int32_t status) {

@@ -1,8 +1,9 @@
 #pragma once
 
-// A guest thread. It has a host thread of its own in the sentry, which runs Run(): guest code until
-// an event, the event, pending signals, and again. Only that thread changes the task's registers
-// and non-atomic state; other threads reach it through the locked or atomic members named here.
+// A guest thread. It has a host thread of its own in the sentry, which runs RunUntilExit(): guest
+// code until an event, the event, pending signals, and again. Only that thread changes the task's
+// registers and non-atomic state; other threads reach it through the locked or atomic members named
+// here.
 
 #include <atomic>
 #include <cstdint>
@@ -233,6 +234,8 @@ class Task : public std::enable_shared_from_this<Task> {
 
   // --- Life. Start() makes the host thread that runs the task; EAGAIN if the host has no more.
   base::Result<void> Start();
+  // What that thread does.
+  void RunUntilExit();
   // One turn of the loop: guest code until an event, and the event. False once the task has left.
   // Start()'s thread calls it until then; tests may call it instead.
   bool RunOnce();
@@ -283,7 +286,10 @@ class Task : public std::enable_shared_from_this<Task> {
   void RestoreSavedMask();
   void ReplaceMemory(std::shared_ptr<MemoryManager> memory);
   void DropContext() ABSL_LOCKS_EXCLUDED(context_mu_);
-  static void* ThreadMain(void* self);
+  // CPU time of the task's host thread since it took over the task.
+  int64_t SystemNsLocked() const ABSL_SHARED_LOCKS_REQUIRED(resource_mu_);
+  // The CPU time of a thread of this host process.
+  static int64_t HostThreadCpuNs(int32_t host_tid);
 
   Kernel& kernel_;
   const std::shared_ptr<ThreadGroup> group_;
@@ -315,6 +321,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::string name_ ABSL_GUARDED_BY(resource_mu_);
   SchedulingAttributes scheduling_ ABSL_GUARDED_BY(resource_mu_);
   int32_t host_tid_ ABSL_GUARDED_BY(resource_mu_) = 0;
+  int64_t host_cpu_ns_at_start_ ABSL_GUARDED_BY(resource_mu_) = 0;
   int64_t system_ns_at_exit_ ABSL_GUARDED_BY(resource_mu_) = -1;
 
   // --- Own thread only.

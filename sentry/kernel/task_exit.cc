@@ -61,13 +61,12 @@ void TaskExit::ReleaseResources(Task& task) {
   std::shared_ptr<MemoryManager> memory;
   std::shared_ptr<FdTable> fds;
   std::shared_ptr<FsContext> fs;
-  const ResourceUsage usage = task.Usage();
   {
     const absl::MutexLock lock(&task.resource_mu_);
     memory = std::move(task.memory_);
     fds = std::move(task.fds_);
     fs = std::move(task.fs_);
-    task.system_ns_at_exit_ = usage.system_ns;
+    task.system_ns_at_exit_ = task.SystemNsLocked();
     if (task.account_ != nullptr) task.account_->tasks.fetch_sub(1, std::memory_order_relaxed);
     task.account_ = nullptr;
   }
