@@ -25,6 +25,7 @@ using base::Result;
 
 constexpr uint32_t kResultMask = 0xff;
 constexpr uint32_t kSuccess = 1;
+constexpr size_t kAnswersPerPage = base::kPageSize / sizeof(Answers);
 
 }  // namespace
 
@@ -42,6 +43,7 @@ StubProcess::StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOpti
 StubProcess::~StubProcess() {
   if (spawned_.pid != 0 && !dead()) Kill();
   for (const auto& thread : threads_) control_.DropReference(thread->range);
+  for (const PoolRange& page : answer_pages_) control_.DropReference(page);
   control_.DropReference(command_range_);
 }
 
@@ -127,9 +129,33 @@ void StubProcess::ReleaseThread(StubThread* thread) {
   idle_.push_back(thread);
 }
 
+Result<void> StubProcess::AddAnswersLocked() {
+  size_t pages = 0;
+  {
+    absl::MutexLock lock(&threads_mu_);
+    if (threads_.size() < answer_pages_.size() * kAnswersPerPage) return {};
+    pages = answer_pages_.size();
+  }
+  const PoolRange page = TRY(control_.Allocate(base::kPageSize));
+  const CommandEntry map = {
+      SYS_mmap,
+      {STUB_ANSWERS + pages * base::kPageSize, base::kPageSize, PROT_READ, MAP_SHARED | MAP_FIXED,
+       static_cast<uint64_t>(control_.fd()), page.start},
+      0};
+  Result<void> mapped = RunLocked({&map, 1});
+  if (!mapped.ok()) {
+    control_.DropReference(page);
+    return mapped;
+  }
+  absl::MutexLock lock(&threads_mu_);
+  answer_pages_.push_back(page);
+  return {};
+}
+
 Result<StubThread*> StubProcess::CreateThread() {
-  const PoolRange range = TRY(control_.Allocate(CONTEXT_BYTES));
   absl::MutexLock channel(&channel_mu_);
+  TRY(AddAnswersLocked());
+  const PoolRange range = TRY(control_.Allocate(CONTEXT_BYTES));
   StubThread* thread = nullptr;
   {
     absl::MutexLock lock(&threads_mu_);
@@ -138,12 +164,16 @@ Result<StubThread*> StubProcess::CreateThread() {
       return Errno(EAGAIN);
     }
     std::byte* region = control_.Window(range).data();
-    const uint64_t address = STUB_CONTEXTS + threads_.size() * CONTEXT_BYTES;
+    const size_t index = threads_.size();
+    const uint64_t address = STUB_CONTEXTS + index * CONTEXT_BYTES;
+    std::byte* page = control_.Window(answer_pages_[index / kAnswersPerPage]).data();
+    auto* line = page + index % kAnswersPerPage * sizeof(Answers);
     threads_.push_back(
         std::unique_ptr<StubThread>(new StubThread{.context = *new (region) ThreadContext{},
                                                    .region = region,
                                                    .stub_address = address,
-                                                   .range = range}));
+                                                   .range = range,
+                                                   .answers = *new (line) Answers{}}));
     thread = threads_.back().get();
   }
   Result<void> started = StartThreadLocked(*thread);

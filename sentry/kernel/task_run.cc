@@ -32,6 +32,7 @@ void* Task::ThreadMain(void* self) {
     const absl::MutexLock lock(&task->resource_mu_);
     task->host_tid_ = static_cast<int32_t>(syscall(SYS_gettid));
   }
+  task->PublishIdentity();
   while (task->RunOnce()) {
   }
   task->kernel_.TaskLeft();
@@ -69,18 +70,13 @@ bool Task::RunOnce() {
     Exit();
     return false;
   }
-  const uint32_t before = wake_state_.fetch_or(kInGuest, std::memory_order_acq_rel);
-  if ((before & (kInterrupt | kKilled)) != 0) {
-    wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(true, std::memory_order_seq_cst);
+  if ((wake_state_.load(std::memory_order_seq_cst) & (kInterrupt | kKilled)) != 0) {
+    in_guest_.store(false, std::memory_order_release);
     return true;
   }
-  const int64_t entered = kernel_.clock().MonotonicNs();
-  guest_entry_ns_.store(entered, std::memory_order_relaxed);
   const platform::Event event = context_->Switch(memory_->address_space(), registers_);
-  const int64_t spent = kernel_.clock().MonotonicNs() - entered;
-  guest_ns_.store(guest_ns_.load(std::memory_order_relaxed) + spent, std::memory_order_relaxed);
-  guest_entry_ns_.store(0, std::memory_order_relaxed);
-  wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(false, std::memory_order_release);
   HandleEvent(event);
   return true;
 }
