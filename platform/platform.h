@@ -45,6 +45,12 @@ enum class EventKind : uint8_t {
   kDead,         // The address space's host process is gone; the guest process cannot go on.
 };
 
+// What getpid(2), gettid, getppid, getpgrp, getuid, geteuid, getgid and getegid return.
+struct Identity {
+  int32_t pid = 0, tid = 0, parent = 0, process_group = 0;
+  uint32_t uid = 0, effective_uid = 0, gid = 0, effective_gid = 0;
+};
+
 // Bits of Event::access.
 inline constexpr uint8_t kAccessRead = 1;
 inline constexpr uint8_t kAccessWrite = 2;
@@ -152,6 +158,16 @@ class Context {
   // Any thread, any time, async-signal-safe: the Switch under way, or else the next one, returns
   // kInterrupted within bounded time (an event that comes first may be reported first).
   virtual void Interrupt() = 0;
+
+  // Any thread. The time that guest code has run, by the clock on the wall: hand-over and what the
+  // host gave to others meanwhile included. The Switch under way may count late, by microseconds.
+  virtual uint64_t GuestNs() const { return 0; }
+
+  // Any thread, waits for nothing. From now on the platform may make system calls that `identity`
+  // answers, and others that matter to nobody but the calling thread (sched_yield, a futex wait
+  // whose word has changed), without an event. Whatever changes the answers calls it again before
+  // the guest can know of the change. Null: every call is to be an event (again).
+  virtual void SetIdentity(const Identity* identity) { (void)identity; }
 
   // Extended (x87, SSE, AVX, ...) state. Not during a Switch. SetFpu takes any bytes: a header that
   // the CPU would refuse is EINVAL and nothing changes. A new Context has Linux's initial state.

@@ -25,6 +25,7 @@ using base::Result;
 
 constexpr uint32_t kResultMask = 0xff;
 constexpr uint32_t kSuccess = 1;
+constexpr size_t kAnswersPerPage = base::kPageSize / sizeof(Answers);
 
 }  // namespace
 
@@ -42,6 +43,7 @@ StubProcess::StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOpti
 StubProcess::~StubProcess() {
   if (spawned_.pid != 0 && !dead()) Kill();
   for (const auto& thread : threads_) control_.DropReference(thread->range);
+  for (const PoolRange& page : answer_pages_) control_.DropReference(page);
   control_.DropReference(command_range_);
 }
 
@@ -160,18 +162,29 @@ void StubProcess::ReleaseThread(StubThread* thread) {
 Result<StubThread*> StubProcess::AddThread() {
   const PoolRange range = TRY(control_.Allocate(CONTEXT_BYTES));
   absl::MutexLock lock(&threads_mu_);
-  if (threads_.size() >= CONTEXTS_MAX) {
+  const size_t index = threads_.size();
+  Result<void> room = index < CONTEXTS_MAX ? AddAnswersLocked(index) : Errno(EAGAIN);
+  if (!room.ok()) {
     control_.DropReference(range);
-    return Errno(EAGAIN);
+    return room.error();
   }
   std::byte* region = control_.Window(range).data();
-  const uint64_t address = STUB_CONTEXTS + threads_.size() * CONTEXT_BYTES;
+  const uint64_t address = STUB_CONTEXTS + index * CONTEXT_BYTES;
+  std::byte* page = control_.Window(answer_pages_[index / kAnswersPerPage]).data();
+  auto* line = page + index % kAnswersPerPage * sizeof(Answers);
   threads_.push_back(
       std::unique_ptr<StubThread>(new StubThread{.context = *new (region) ThreadContext{},
                                                  .region = region,
                                                  .stub_address = address,
-                                                 .range = range}));
+                                                 .range = range,
+                                                 .answers = *new (line) Answers{}}));
   return threads_.back().get();
+}
+
+Result<void> StubProcess::AddAnswersLocked(size_t index) {
+  if (index < answer_pages_.size() * kAnswersPerPage) return {};
+  answer_pages_.push_back(TRY(control_.Allocate(base::kPageSize)));
+  return {};
 }
 
 Result<StubThread*> StubProcess::CreateThread() {
@@ -204,14 +217,25 @@ StubProcess::ThreadCommands StubProcess::CommandsToStartLocked(StubThread& threa
                  .flags = 0,
                  .pad = 0,
                  .size = CONTEXT_BYTES - CONTEXT_STACK};
-  return {CommandEntry{SYS_mmap,
-                       {thread.stub_address, CONTEXT_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_FIXED | MAP_POPULATE, static_cast<uint64_t>(control_.fd()),
-                        thread.range.start},
-                       0},
-          CommandEntry{SYS_clone,
-                       {kCloneThread, 0, 0, 0, thread.stub_address, options_.thread_mode},
-                       ENTRY_REPORTS_VALUE}};
+  const auto control = static_cast<uint64_t>(control_.fd());
+  ThreadCommands commands;
+  const size_t index = (thread.stub_address - STUB_CONTEXTS) / CONTEXT_BYTES;
+  if (index % kAnswersPerPage == 0) {  // The first one on its page of answers.
+    absl::MutexLock lock(&threads_mu_);
+    const size_t page = index / kAnswersPerPage;
+    commands.push_back({SYS_mmap,
+                        {STUB_ANSWERS + page * base::kPageSize, base::kPageSize, PROT_READ,
+                         MAP_SHARED | MAP_FIXED, control, answer_pages_[page].start},
+                        0});
+  }
+  commands.push_back({SYS_mmap,
+                      {thread.stub_address, CONTEXT_BYTES, PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_FIXED | MAP_POPULATE, control, thread.range.start},
+                      0});
+  commands.push_back({SYS_clone,
+                      {kCloneThread, 0, 0, 0, thread.stub_address, options_.thread_mode},
+                      ENTRY_REPORTS_VALUE});
+  return commands;
 }
 
 Result<void> StubProcess::AwaitStart(StubThread& thread) {

@@ -38,6 +38,7 @@ struct StubThread {
   std::byte* const region;      // CONTEXT_BYTES from `context` on, in the sentry.
   const uint64_t stub_address;  // Of the same bytes, in the stub.
   const PoolRange range;
+  Answers& answers;  // What the stub answers for it; the guest's to read.
   pid_t tid = 0;
 
   // Where the kernel put the first signal frame (systrap): offset in the region; 0: not known yet.
@@ -91,6 +92,8 @@ class StubProcess {
   base::Result<void> RunLocked(std::span<const CommandEntry> entries)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<void> AwaitResultLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
+  // A page of answers for thread `index` if there is none yet; it is mapped as that thread starts.
+  base::Result<void> AddAnswersLocked(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(threads_mu_);
   base::Result<StubThread*> CreateThread() ABSL_LOCKS_EXCLUDED(threads_mu_, channel_mu_);
   // A traced thread that died stays in its process, and keeps it from ending, until its tracer has
   // waited for it. Does that for those that have died; `all`: waits until they all have.
@@ -98,7 +101,7 @@ class StubProcess {
   // A thread on paper: nothing runs yet.
   base::Result<StubThread*> AddThread() ABSL_LOCKS_EXCLUDED(threads_mu_);
   // What makes it run. The command page must not change until AwaitStart has returned.
-  using ThreadCommands = std::array<CommandEntry, 2>;
+  using ThreadCommands = std::vector<CommandEntry>;
   ThreadCommands CommandsToStartLocked(StubThread& thread)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<void> AwaitStart(StubThread& thread);
@@ -115,6 +118,7 @@ class StubProcess {
   int memory_cpu_ ABSL_GUARDED_BY(channel_mu_) = -1;  // Where the memory thread is pinned.
   mutable absl::Mutex threads_mu_ ABSL_ACQUIRED_AFTER(channel_mu_);
   std::vector<std::unique_ptr<StubThread>> threads_ ABSL_GUARDED_BY(threads_mu_);
+  std::vector<PoolRange> answer_pages_ ABSL_GUARDED_BY(threads_mu_);
   std::vector<StubThread*> idle_ ABSL_GUARDED_BY(threads_mu_);
 };
 

@@ -20,7 +20,6 @@ using base::Result;
 
 constexpr unsigned long kHwcap2Fsgsbase = 2;
 constexpr unsigned long kDispatchOff = 0;
-constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
 
@@ -38,7 +37,7 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});
   if (!host.ok()) return host.status();
   return std::unique_ptr<SystrapPlatform>(
-      new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
+      new SystrapPlatform(*std::move(host), SpinsFor(Handover::kSpinNs)));
 }
 
 Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {

@@ -89,7 +89,7 @@ void Kernel::Pause() {
   }
   for (const TaskRef& task : pids_->Tasks()) {
     task->Interrupt();
-    while ((task->wake_state_.load(std::memory_order_acquire) & Task::kInGuest) != 0) usleep(100);
+    while (task->InGuest()) usleep(100);
   }
 }
 

@@ -173,6 +173,7 @@ void PidNamespace::TakeOverLeaderIdLocked(Task& task) {
   task.tid_.store(group.id(), std::memory_order_relaxed);
   tasks_[group.id()] = self;
   group.leader_ = self;
+  task.PublishIdentity();
 }
 
 void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
@@ -188,6 +189,7 @@ void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
   group.process_group_ = target;
   group.process_group_id_.store(pgid, std::memory_order_relaxed);
   group.session_id_.store(session->id, std::memory_order_relaxed);
+  for (const TaskRef& member : group.tasks_) member->PublishIdentity();
 }
 
 void PidNamespace::LeaveProcessGroupLocked(ThreadGroup& group) {

@@ -120,6 +120,7 @@ void TaskExit::AdoptLocked(ThreadGroup& child, ThreadGroup* reaper) {
   child.parent_ = reaper;
   child.parent_tid_ = reaper != nullptr ? reaper->id() : 0;
   child.parent_id_.store(reaper != nullptr ? reaper->id() : 0, std::memory_order_relaxed);
+  for (const TaskRef& thread : child.tasks_) thread->PublishIdentity();
   child.exit_signal_ = SIGCHLD;
   if (reaper != nullptr) reaper->children_.push_back(child.shared_from_this());
 }

@@ -29,6 +29,7 @@ void Task::RunUntilExit() {
     // The thread may have run other tasks before.
     host_cpu_ns_at_start_ = HostThreadCpuNs(host_tid_);
   }
+  PublishIdentity();
   while (RunOnce()) {
   }
   kernel_.TaskLeft();
@@ -56,18 +57,13 @@ bool Task::RunOnce() {
     Exit();
     return false;
   }
-  const uint32_t before = wake_state_.fetch_or(kInGuest, std::memory_order_acq_rel);
-  if ((before & (kInterrupt | kKilled)) != 0) {
-    wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(true, std::memory_order_seq_cst);
+  if ((wake_state_.load(std::memory_order_seq_cst) & (kInterrupt | kKilled)) != 0) {
+    in_guest_.store(false, std::memory_order_release);
     return true;
   }
-  const int64_t entered = kernel_.clock().MonotonicNs();
-  guest_entry_ns_.store(entered, std::memory_order_relaxed);
   const platform::Event event = context_->Switch(memory_->address_space(), registers_);
-  const int64_t spent = kernel_.clock().MonotonicNs() - entered;
-  guest_ns_.store(guest_ns_.load(std::memory_order_relaxed) + spent, std::memory_order_relaxed);
-  guest_entry_ns_.store(0, std::memory_order_relaxed);
-  wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(false, std::memory_order_release);
   HandleEvent(event);
   return true;
 }
