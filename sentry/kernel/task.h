@@ -92,6 +92,13 @@ class Task : public std::enable_shared_from_this<Task> {
   FdTable& fds() const { return *fds_; }
   std::shared_ptr<FdTable> fds_ref() const;  // Null after exit. Any thread.
   FsContext& fs() const { return *fs_; }
+  // Own thread. No other task can change it: others may look.
+  bool is_only_user_of_fs() const {
+    if (fs_.use_count() != 1) return false;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return true;
+  }
+  bool is_only_user_of_fds() const { return fds_sharers_->load(std::memory_order_acquire) == 1; }
   std::shared_ptr<FsContext> fs_ref() const;  // Null after exit. Any thread.
   // unshare(2), close_range(2): an own copy unless the task is the only user. Own thread.
   void UnshareFds();
@@ -100,6 +107,7 @@ class Task : public std::enable_shared_from_this<Task> {
   CredentialsRef credentials() const;
   // Own thread only: no lock, no count.
   const Credentials& own_credentials() const { return *credentials_; }
+  const CredentialsRef& own_credentials_ref() const { return credentials_; }
   void set_credentials(CredentialsRef credentials);
   // RLIMIT_NOFILE's soft limit, for FdTable.
   uint64_t fd_limit() const { return group_->Limit(RLIMIT_NOFILE); }
@@ -111,6 +119,16 @@ class Task : public std::enable_shared_from_this<Task> {
   template <typename P, typename T>
   base::Result<void> CopyOut(P pointer, const T& value) {
     return memory().CopyOut(pointer, value);
+  }
+  // EBADF. What the descriptor refers to, as long as the running call needs it and closes none.
+  base::Result<FileHold> HoldFile(int32_t fd) const {
+    return fds_->Hold(fd, is_only_user_of_fds());
+  }
+  // EBADF also for O_PATH descriptors.
+  base::Result<FileHold> HoldFileForIo(int32_t fd) const {
+    base::Result<FileHold> file = HoldFile(fd);
+    if (file.ok() && file.value()->is_path_only()) return base::Errno(EBADF);
+    return file;
   }
   // Shorthand for fds().Install(file, cloexec, fd_limit()).
   base::Result<int32_t> InstallFile(FileRef file, bool close_on_exec);
