@@ -26,6 +26,7 @@
 #include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/loader/vdso.h"
+#include "sentry/mm/rewrite_stats.h"
 #include "sentry/time/host_clock.h"
 #include "sentry/tty/console_pump.h"
 #include "syscalls/dispatch.h"
@@ -88,7 +89,7 @@ class SandboxGuest : public Guest {
     pool_ = std::move(pool).value();
     auto kind = platform::ParsePlatformKind(config_.platform);
     if (!kind.ok()) return kind.status();
-    auto platform = platform::CreatePlatform(*kind, *pool_);
+    auto platform = platform::CreatePlatform(*kind, *pool_, {.rewrite = config_.rewrite});
     if (!platform.ok()) return platform.status();
     platform_ = *std::move(platform);
     auto files = gofer::Client::Create(std::move(fds_.gofer_memory), std::move(fds_.gofer_socket));
@@ -124,6 +125,7 @@ class SandboxGuest : public Guest {
     kernel_->KillAll();
     kernel_->WaitUntilEmpty();
     if (console_ != nullptr) console_->Finish();
+    LOG_INFO("%s", sentry::Describe(kernel_->rewrite_stats()).c_str());
     if (!status.ok()) return Fail(kOwnFailure, "the first process was lost");
     const int code =
         WIFSIGNALED(status.value()) ? 128 + WTERMSIG(status.value()) : WEXITSTATUS(status.value());
