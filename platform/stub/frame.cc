@@ -14,7 +14,6 @@ constexpr uint64_t kErrorWrite = 2;
 constexpr uint64_t kErrorFetch = 16;
 constexpr int32_t kSiKernel = 0x80;
 constexpr uint64_t kInt80Bytes = 2;
-constexpr uint64_t kResumeFlag = 0x10000;
 
 }  // namespace
 
@@ -56,18 +55,6 @@ Event SyscallEvent(uint32_t arch, Registers& registers) {
   event.trap_number = kTrapGeneralProtection;
   event.error_code = (0x80 << 3) | 2;  // Selector error code: entry 0x80 of the IDT.
   registers.rip -= kInt80Bytes;
-  return event;
-}
-
-Event EntryEvent(Registers& registers) {
-  Event event;
-  event.kind = EventKind::kSyscall;
-  event.path = SyscallPath::kEntryTrap;
-  registers.orig_rax = registers.rax;
-  registers.rax = static_cast<uint64_t>(-ENOSYS);
-  registers.rip = registers.rcx;
-  registers.eflags &= ~kResumeFlag;  // Of the fault.
-  registers.r11 = registers.eflags;
   return event;
 }
 

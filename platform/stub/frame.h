@@ -83,8 +83,6 @@ Event FaultEvent(const SignalFrame& frame);
 // For SIGSYS: the system call, or a SIGSEGV if it was made by another calling convention than
 // x86-64's (int 0x80), as on a host without 32-bit support. Updates rip, rax and orig_rax.
 Event SyscallEvent(uint32_t arch, Registers& registers);
-// Guest code has come to the stub's entry for rewritten calls: rcx is where it goes on.
-Event EntryEvent(Registers& registers);
 
 void ToRegisters(const SignalRegisters& from, Registers& to);
 void FromRegisters(const Registers& from, SignalRegisters& to);

@@ -18,7 +18,10 @@
 
 extern "C" {
 extern const char ravelin_stub_begin[], ravelin_stub_end[], ravelin_stub_spawner[],
-    ravelin_stub_handler[], ravelin_stub_restorer[], ravelin_stub_park[], ravelin_stub_fast_trap[];
+    ravelin_stub_handler[], ravelin_stub_restorer[], ravelin_stub_park[], ravelin_stub_fast_flags[],
+    ravelin_stub_fast_pack[], ravelin_stub_fast_packed[], ravelin_stub_fast_rdx[],
+    ravelin_stub_fast_stored[], ravelin_stub_fast_whole[], ravelin_stub_fast_published[],
+    ravelin_stub_fast_trap[];
 }
 
 namespace platform {
@@ -68,7 +71,14 @@ StubEntries GetStubEntries() {
           .handler = StubAddress(ravelin_stub_handler),
           .restorer = StubAddress(ravelin_stub_restorer),
           .park = StubAddress(ravelin_stub_park),
-          .fast_trap = StubAddress(ravelin_stub_fast_trap)};
+          .fast = {.flags = StubAddress(ravelin_stub_fast_flags),
+                   .pack = StubAddress(ravelin_stub_fast_pack),
+                   .packed = StubAddress(ravelin_stub_fast_packed),
+                   .rdx = StubAddress(ravelin_stub_fast_rdx),
+                   .stored = StubAddress(ravelin_stub_fast_stored),
+                   .whole = StubAddress(ravelin_stub_fast_whole),
+                   .published = StubAddress(ravelin_stub_fast_published),
+                   .trap = StubAddress(ravelin_stub_fast_trap)}};
 }
 
 absl::StatusOr<StubImage> MakeStubImage() {

@@ -15,13 +15,25 @@ struct StubImage {
   uint64_t data_bytes = 0;  // Page multiple.
 };
 
+// How far a call at the fast entry has come; see stub.S. Addresses in a stub process.
+struct FastStages {
+  uint64_t flags = 0;
+  uint64_t pack = 0;
+  uint64_t packed = 0;
+  uint64_t rdx = 0;
+  uint64_t stored = 0;
+  uint64_t whole = 0;
+  uint64_t published = 0;
+  uint64_t trap = 0;
+};
+
 // Addresses of entry points in a stub process.
 struct StubEntries {
   uint64_t spawner = 0;
   uint64_t handler = 0;
   uint64_t restorer = 0;
   uint64_t park = 0;
-  uint64_t fast_trap = 0;
+  FastStages fast;
 };
 
 StubEntries GetStubEntries();

@@ -54,22 +54,55 @@
 #define MAILBOX_RESULT 32
 #define MAILBOX_PIDFD 40
 
-/* Of a thread's context. Its signal stack is [CONTEXT_STACK, CONTEXT_BYTES). */
+/* Of a thread's context: four lines of the cache, the extended state of the fast path, and from
+   CONTEXT_STACK to CONTEXT_BYTES the signal stack. The first line has what a system call needs, so
+   that a cheap call costs one line's way to the other CPU and back. */
 #define CONTEXT_STATE 0
-#define CONTEXT_STUB_SLEEPS 4
-#define CONTEXT_SENTRY_SLEEPS 8
-#define CONTEXT_SPINS 12
-#define CONTEXT_YIELDS 16
-#define CONTEXT_SET_BASES 20
-#define CONTEXT_FRAME 24
-#define CONTEXT_FS_BASE 32
-#define CONTEXT_GS_BASE 40
+#define CONTEXT_COMMAND 4
+#define CONTEXT_RAX 8
+#define CONTEXT_RDI 16
+#define CONTEXT_RSI 24
+#define CONTEXT_RDX 32
+#define CONTEXT_R10 40
+#define CONTEXT_R8 48
+#define CONTEXT_R9 56
+/* Written by the stub at each call of the fast path. */
+#define CONTEXT_RIP 64
+#define CONTEXT_RSP 72
+#define CONTEXT_RBX 80
+#define CONTEXT_RBP 88
+#define CONTEXT_R12 96
+#define CONTEXT_R13 104
+#define CONTEXT_R14 112
+#define CONTEXT_R15 120
+#define CONTEXT_EFLAGS 128
+#define CONTEXT_FAST_FS_BASE 136
+#define CONTEXT_RCX 144
+#define CONTEXT_R11 152
+/* Seldom written. */
+#define CONTEXT_STUB_SLEEPS 192
+#define CONTEXT_SENTRY_SLEEPS 196
+#define CONTEXT_SPINS 200
+#define CONTEXT_YIELDS 204
+#define CONTEXT_SET_BASES 208
+#define CONTEXT_FRAME 216
+#define CONTEXT_FS_BASE 224
+#define CONTEXT_GS_BASE 232
+#define CONTEXT_XSAVE 256
 #define CONTEXT_STACK 0x1000
 
-/* Values of CONTEXT_STATE. */
+/* Values of CONTEXT_STATE: whose turn it is, and what the stub waits in. */
 #define STATE_GUEST 0
-#define STATE_SENTRY 1
+#define STATE_SENTRY 1 /* After a signal; its frame has the guest's registers. */
 #define STATE_STARTING 2
+#define STATE_FAST_CALL 3 /* After a call at the fast entry; the context has the registers, */
+#define STATE_FAST_INTERRUPTED 4 /* and after an interrupt of the way back from one. */
+
+/* Bits of CONTEXT_COMMAND: how a thread that waits in the fast path goes on. */
+#define COMMAND_ALL 1    /* rcx and r11 are to be loaded too. */
+#define COMMAND_XRSTOR 2 /* Load the extended state. */
+#define COMMAND_XSAVE 4  /* Only store the extended state and hand over again. */
+#define COMMAND_TRAP 8   /* Only get a signal frame made and hand over again. */
 
 /* Of the kernel's signal frame; see frame.h. */
 #define FRAME_R8 48

@@ -43,6 +43,8 @@ struct StubThread {
   uint64_t frame_offset = 0;
   uint64_t fpu_offset = 0;
   std::array<std::byte, 48> fpu_software{};  // As the kernel wrote it.
+  // It waits in the fast path, not in the signal handler.
+  bool waits_fast = false;
 };
 
 class StubProcess {

@@ -53,8 +53,18 @@ struct Mailbox {
   std::atomic<int32_t> pidfd;
 };
 
+// The general registers at the fast entry. Read as one copy, written word by word.
+struct FastRegisters {
+  uint32_t state, command;  // As in ThreadContext.
+  uint64_t rax, rdi, rsi, rdx, r10, r8, r9;
+  uint64_t rip, rsp, rbx, rbp, r12, r13, r14, r15;
+  uint64_t eflags, fs_base, rcx, r11;
+};
+
 struct ThreadContext {
-  std::atomic<uint32_t> state;  // Futex, both sides. STATE_*.
+  std::atomic<uint32_t> state;                           // Futex, both sides. STATE_*.
+  std::atomic<uint32_t> command;                         // COMMAND_*
+  std::array<std::atomic<uint64_t>, 23> fast_registers;  // See FastRegisters.
   std::atomic<uint32_t> stub_sleeps;
   std::atomic<uint32_t> sentry_sleeps;
   std::atomic<uint32_t> spins;   // Looks at `state` before the stub yields,
@@ -83,6 +93,26 @@ static_assert(offsetof(Mailbox, command_offset) == MAILBOX_COMMAND_OFFSET);
 static_assert(offsetof(Mailbox, result) == MAILBOX_RESULT);
 static_assert(offsetof(Mailbox, pidfd) == MAILBOX_PIDFD);
 static_assert(offsetof(ThreadContext, state) == CONTEXT_STATE);
+static_assert(offsetof(ThreadContext, command) == CONTEXT_COMMAND);
+static_assert(offsetof(FastRegisters, rax) == CONTEXT_RAX);
+static_assert(offsetof(FastRegisters, rdi) == CONTEXT_RDI);
+static_assert(offsetof(FastRegisters, rsi) == CONTEXT_RSI);
+static_assert(offsetof(FastRegisters, rdx) == CONTEXT_RDX);
+static_assert(offsetof(FastRegisters, r10) == CONTEXT_R10);
+static_assert(offsetof(FastRegisters, r8) == CONTEXT_R8);
+static_assert(offsetof(FastRegisters, r9) == CONTEXT_R9);
+static_assert(offsetof(FastRegisters, rip) == CONTEXT_RIP);
+static_assert(offsetof(FastRegisters, rsp) == CONTEXT_RSP);
+static_assert(offsetof(FastRegisters, rbx) == CONTEXT_RBX);
+static_assert(offsetof(FastRegisters, rbp) == CONTEXT_RBP);
+static_assert(offsetof(FastRegisters, r12) == CONTEXT_R12);
+static_assert(offsetof(FastRegisters, r13) == CONTEXT_R13);
+static_assert(offsetof(FastRegisters, r14) == CONTEXT_R14);
+static_assert(offsetof(FastRegisters, r15) == CONTEXT_R15);
+static_assert(offsetof(FastRegisters, eflags) == CONTEXT_EFLAGS);
+static_assert(offsetof(FastRegisters, fs_base) == CONTEXT_FAST_FS_BASE);
+static_assert(offsetof(FastRegisters, rcx) == CONTEXT_RCX);
+static_assert(offsetof(FastRegisters, r11) == CONTEXT_R11);
 static_assert(offsetof(ThreadContext, stub_sleeps) == CONTEXT_STUB_SLEEPS);
 static_assert(offsetof(ThreadContext, sentry_sleeps) == CONTEXT_SENTRY_SLEEPS);
 static_assert(offsetof(ThreadContext, spins) == CONTEXT_SPINS);

@@ -23,6 +23,8 @@
 #define SYS_seccomp 317
 #define SYS_close_range 436
 
+#define ARITHMETIC_FLAGS 0x8d5 // CF PF AF ZF SF OF
+
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
 #define EVERYBODY 0x7fffffff
@@ -36,16 +38,232 @@
   .hidden ravelin_stub_begin
 ravelin_stub_begin:
 
-// ---- Rewritten system calls (STUB_FAST_ENTRY) ---------------------------------------------------
+// Waits until it is the guest's turn. rbx is the context; changes rax, rcx, rdx, rsi, rdi, r10, r11, r12.
+// `turn`: where to go on.
+  .macro wait_for_turn turn
+  movl CONTEXT_SPINS(%rbx), %ecx
+1:
+  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  je \turn
+  pause
+  decl %ecx
+  jg 1b
+  movl CONTEXT_YIELDS(%rbx), %r12d
+2:
+  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  je \turn
+  decl %r12d
+  js 3f
+  movl $SYS_sched_yield, %eax
+  syscall
+  jmp 2b
+3:
+  movl $1, %eax
+  xchgl %eax, CONTEXT_STUB_SLEEPS(%rbx)
+4:
+  movl CONTEXT_STATE(%rbx), %edx
+  cmpl $STATE_GUEST, %edx
+  je 5f
+  leaq CONTEXT_STATE(%rbx), %rdi
+  movl $FUTEX_WAIT, %esi
+  xorl %r10d, %r10d
+  movl $SYS_futex, %eax
+  syscall
+  jmp 4b
+5:
+  movl $0, CONTEXT_STUB_SLEEPS(%rbx)
+  jmp \turn
+  .endm
+
+// Wakes the sentry if it sleeps. rbx is the context; changes rax, rcx, rdx, rsi, rdi, r11.
+  .macro wake_sentry
+  cmpl $0, CONTEXT_SENTRY_SLEEPS(%rbx)
+  je 1f
+  leaq CONTEXT_STATE(%rbx), %rdi
+  movl $FUTEX_WAKE, %esi
+  movl $EVERYBODY, %edx
+  movl $SYS_futex, %eax
+  syscall
+1:
+  .endm
+
+// ---- Fast entry --------------------------------------------------------------------------------
 //
-// Guest code comes here instead of executing `syscall`: rax is the number, rcx the address after the
-// instruction, r11 is free; everything else is the guest's, its flags, its stack and the red zone too.
-// A trap that leaves rcx alone, unlike `syscall`: the sentry takes it for a system call that was made
-// just before rcx.
+// Rewritten system calls come here instead of trapping: rax is the number, rcx the return address, r11
+// free; all else is the guest's, flags, stack and red zone included. The thread's context is where the gs
+// base points, as long as the guest has none of its own.
+//
+// A signal may come at each instruction; it is the interrupt, a single step, or the fault of a guest
+// pointer. What was done so far can always be forgotten: systrap/fast_entry.cc finds the guest's
+// registers from rip, and the sentry sees a system call. The table there follows the order of the
+// labels here:
+//   up to fast_flags    rax, rcx and the flags are the guest's
+//   up to fast_pack     r11 is the number
+//   at fast_pack        and the flags are in the upper 16 bits of rax
+//   up to fast_rdx      of rcx; its lower 48 bits are the return address
+//   up to fast_stored   and rdx is in the context
+//   up to fast_whole    all general registers are, but the flags are in rcx
+//   up to fast_published      the flags are in the context too
+  .macro stub_symbols name:req, others:vararg
+  .globl ravelin_stub_\name
+  .hidden ravelin_stub_\name
+  .ifnb \others
+  stub_symbols \others
+  .endif
+  .endm
+  stub_symbols fast_flags, fast_pack, fast_packed, fast_rdx, fast_stored, fast_whole, fast_published
+fast_entry:
+  movq %rax, %r11
+ravelin_stub_fast_flags:
+  lahf
+  seto %al
+  shlq $48, %rax
+ravelin_stub_fast_pack:
+  orq %rax, %rcx
+ravelin_stub_fast_packed:
+  rdgsbase %rax
+  subq contexts(%rip), %rax
+  testq %rax, not_contexts(%rip)
+  jnz fast_trap
+  addq contexts(%rip), %rax
+  movq %rdx, CONTEXT_RDX(%rax)
+ravelin_stub_fast_rdx:
+  movq %r11, CONTEXT_RAX(%rax)
+  movq %rdi, CONTEXT_RDI(%rax)
+  movq %rsi, CONTEXT_RSI(%rax)
+  movq %r10, CONTEXT_R10(%rax)
+  movq %r8, CONTEXT_R8(%rax)
+  movq %r9, CONTEXT_R9(%rax)
+  movq %rcx, %rdx
+  shlq $16, %rdx
+  sarq $16, %rdx
+  movq %rdx, CONTEXT_RIP(%rax)
+  movq %rsp, CONTEXT_RSP(%rax)
+  movq %rbx, CONTEXT_RBX(%rax)
+  movq %rbp, CONTEXT_RBP(%rax)
+  movq %r12, CONTEXT_R12(%rax)
+  movq %r13, CONTEXT_R13(%rax)
+  movq %r14, CONTEXT_R14(%rax)
+  movq %r15, CONTEXT_R15(%rax)
+ravelin_stub_fast_stored:
+  movq %rax, %rbx
+  rdfsbase %rax
+  movq %rax, CONTEXT_FAST_FS_BASE(%rbx)
+  leaq CONTEXT_FAST_FS_BASE(%rbx), %rsp
+  pushfq
+  popq %rax
+  andl $~ARITHMETIC_FLAGS, %eax
+  movq %rcx, %rdx
+  shrq $48, %rdx
+  movzbl %dh, %esi
+  andl $1, %edx
+  shll $11, %edx
+  orl %esi, %eax
+  orl %edx, %eax
+  movq %rax, CONTEXT_EFLAGS(%rbx)
+ravelin_stub_fast_whole:
+  movl $STATE_FAST_CALL, %eax
+fast_publish:
+  xchgl %eax, CONTEXT_STATE(%rbx)
+// An interrupt from here on: while the sentry has the turn, dropped, as in the handler below; else the
+// guest is as the context says, and the thread goes on at fast_interrupted.
+ravelin_stub_fast_published:
+fast_published:
+  wake_sentry
+  wait_for_turn fast_resume
+
+fast_resume:
+  movl CONTEXT_COMMAND(%rbx), %eax
+  testl $(COMMAND_XRSTOR | COMMAND_XSAVE | COMMAND_TRAP), %eax
+  jnz fast_extended
+1:
+  cmpl $0, CONTEXT_SET_BASES(%rbx)
+  je 2f
+  movq CONTEXT_FS_BASE(%rbx), %rax
+  wrfsbase %rax
+2:
+  movq CONTEXT_RIP(%rbx), %rcx
+  movq CONTEXT_EFLAGS(%rbx), %r11
+  testl $COMMAND_ALL, CONTEXT_COMMAND(%rbx)
+  jz 3f
+  movq CONTEXT_RCX(%rbx), %rcx
+  movq CONTEXT_R11(%rbx), %r11
+3:
+  leaq CONTEXT_EFLAGS(%rbx), %rsp
+  popfq
+  movq CONTEXT_RAX(%rbx), %rax
+  movq CONTEXT_RDI(%rbx), %rdi
+  movq CONTEXT_RSI(%rbx), %rsi
+  movq CONTEXT_RDX(%rbx), %rdx
+  movq CONTEXT_R10(%rbx), %r10
+  movq CONTEXT_R8(%rbx), %r8
+  movq CONTEXT_R9(%rbx), %r9
+  movq CONTEXT_RSP(%rbx), %rsp
+  movq CONTEXT_RBP(%rbx), %rbp
+  movq CONTEXT_R12(%rbx), %r12
+  movq CONTEXT_R13(%rbx), %r13
+  movq CONTEXT_R14(%rbx), %r14
+  movq CONTEXT_R15(%rbx), %r15
+  movq CONTEXT_RBX(%rbx), %rbx
+  jmp *%gs:CONTEXT_RIP
+
+fast_extended:
+  testl $COMMAND_TRAP, %eax
+  jz 4f
+  // SIGILL: the handler hands over, on a frame with the extended state. Off the signal stack, so that the
+  // frame is where it always is.
+  leaq CONTEXT_STACK(%rbx), %rsp
+  ud2
+4:
+  movl %eax, %ecx
+  movl $-1, %eax
+  movl $-1, %edx
+  testl $COMMAND_XSAVE, %ecx
+  jz 5f
+  xsave64 CONTEXT_XSAVE(%rbx)
+  movl $STATE_FAST_CALL, %eax
+  jmp fast_publish_again
+5:
+  xrstor64 CONTEXT_XSAVE(%rbx)
+  jmp 1b
+
+// After an interrupt. rbx is the context. The guest has not run since the sentry gave the turn away, so what
+// it was to run with is published; what does not stay in the context is loaded first.
+fast_interrupted:
+  movl CONTEXT_COMMAND(%rbx), %eax
+  testl $(COMMAND_XSAVE | COMMAND_TRAP), %eax
+  jnz fast_extended
+  testl $COMMAND_XRSTOR, %eax
+  jz 6f
+  movl $-1, %eax
+  movl $-1, %edx
+  xrstor64 CONTEXT_XSAVE(%rbx)
+6:
+  cmpl $0, CONTEXT_SET_BASES(%rbx)
+  je 7f
+  movq CONTEXT_FS_BASE(%rbx), %rax
+  wrfsbase %rax
+7:
+  rdfsbase %rax
+  movq %rax, CONTEXT_FAST_FS_BASE(%rbx)
+  movl $STATE_FAST_INTERRUPTED, %eax
+fast_publish_again:
+  xchgl %eax, CONTEXT_STATE(%rbx)
+  jmp fast_published
+fast_end:
+
+// The gs base is the guest's own.
   .globl ravelin_stub_fast_trap
   .hidden ravelin_stub_fast_trap
 ravelin_stub_fast_trap:
+fast_trap:
   ud2
+
+  .balign 8
+contexts:
+  .quad STUB_CONTEXTS
+not_contexts:
+  .quad ~((CONTEXTS_MAX - 1) * CONTEXT_BYTES)
 
 // ---- Spawner -----------------------------------------------------------------------------------
 
@@ -317,48 +535,11 @@ handler_publish:
   movl $STATE_SENTRY, %eax
   xchgl %eax, CONTEXT_STATE(%rbx)
 handler_published:
-  cmpl $0, CONTEXT_SENTRY_SLEEPS(%rbx)
-  je handler_wait
-  leaq CONTEXT_STATE(%rbx), %rdi
-  movl $FUTEX_WAKE, %esi
-  movl $EVERYBODY, %edx
-  movl $SYS_futex, %eax
-  syscall
-
-handler_wait:
-  movl CONTEXT_SPINS(%rbx), %ecx
-1:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
-  je handler_resume
-  pause
-  decl %ecx
-  jg 1b
-  movl CONTEXT_YIELDS(%rbx), %r12d
-2:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
-  je handler_resume
-  decl %r12d
-  js 3f
-  movl $SYS_sched_yield, %eax
-  syscall
-  jmp 2b
-3:
-  movl $1, %eax
-  xchgl %eax, CONTEXT_STUB_SLEEPS(%rbx)
-4:
-  movl CONTEXT_STATE(%rbx), %edx
-  cmpl $STATE_GUEST, %edx
-  je 5f
-  leaq CONTEXT_STATE(%rbx), %rdi
-  movl $FUTEX_WAIT, %esi
-  xorl %r10d, %r10d
-  movl $SYS_futex, %eax
-  syscall
-  jmp 4b
-5:
-  movl $0, CONTEXT_STUB_SLEEPS(%rbx)
+  wake_sentry
+  wait_for_turn handler_resume
 
 handler_resume:
+  // Before anything that an interrupt could make us forget: see handler_in_stub.
   cmpl $0, CONTEXT_SET_BASES(%rbx)
   je 1f
   movq CONTEXT_FS_BASE(%rbx), %rax
@@ -415,6 +596,13 @@ handler_in_stub:
   // Not an interrupt: a new thread's first trap, or a guest that jumped here and gets what it deserves.
   cmpl $INTERRUPT_SIGNAL, %edi
   jne handler_publish
+  movq FRAME_RIP(%rsp), %rax
+  leaq fast_published(%rip), %rcx
+  cmpq %rcx, %rax
+  jb handler_publish  // In the fast entry: the sentry finds out how far the call had come.
+  leaq fast_end(%rip), %rcx
+  cmpq %rcx, %rax
+  jb handler_in_fast
   // Not on our stack: a guest that jumped here too.
   movq FRAME_RSP(%rsp), %rax
   andq $-CONTEXT_BYTES, %rax
@@ -432,7 +620,24 @@ handler_in_stub:
   // Forget this frame. The guest's is as it was; going back by rt_sigreturn unblocks the signal.
   movq CONTEXT_FRAME(%rbx), %rsp
   movl $INTERRUPT_SIGNAL, FRAME_SIGNAL(%rsp)
+  // The sentry may have given the turn away together with new bases that are not loaded yet: what
+  // is published now must be the guest's.
+  cmpl $0, CONTEXT_SET_BASES(%rbx)
+  je handler_publish
+  movq CONTEXT_FS_BASE(%rbx), %rax
+  wrfsbase %rax
+  movq CONTEXT_GS_BASE(%rbx), %rax
+  wrgsbase %rax
   jmp handler_publish
+
+// An interrupt while the thread hands over, waits or goes back on the fast path.
+handler_in_fast:
+  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  jne handler_sigreturn
+  movq %rbx, FRAME_RBX(%rsp)
+  leaq fast_interrupted(%rip), %rax
+  movq %rax, FRAME_RIP(%rsp)
+  jmp handler_sigreturn
 
 die:
   movl $1, %edi

@@ -12,9 +12,9 @@
 #include "platform/fpu.h"
 #include "platform/stub/address_space.h"
 #include "platform/stub/futex.h"
-#include "platform/stub/image.h"
 #include "platform/stub/layout.h"
 #include "platform/stub/stub_calls.h"
+#include "platform/systrap/fast_entry.h"
 
 namespace platform {
 namespace {
@@ -23,14 +23,18 @@ using base::Errno;
 using base::Result;
 
 constexpr uint64_t kUcFpXstate = 1;
-constexpr uint64_t kTrapGeneralProtection = 13;
 constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
 // A guest thread that does not answer an interrupt for one to two of these has broken its stub (by
 // writing to its context); the process is killed then. Long, since an overloaded host looks the
 // same.
 constexpr time_t kPatienceSeconds = 10;
 
-const uint64_t kFastTrap = GetStubEntries().fast_trap;
+constexpr uint64_t kTrapFlag = 0x100;
+constexpr uint64_t kTrapGeneralProtection = 13;
+// Room for the extended state on the fast path. Where it does not suffice, the signal frame has to
+// do.
+constexpr size_t kFastFpuBytes = CONTEXT_STACK - CONTEXT_XSAVE;
+bool FpuFitsFast() { return FpuSize() <= kFastFpuBytes; }
 
 // The words of SignalRegisters up to the segment selectors.
 constexpr size_t kWrittenWords = offsetof(SignalRegisters, error_code) / sizeof(uint64_t);
@@ -70,14 +74,21 @@ Result<void> SystrapContext::Bind(const std::shared_ptr<StubProcess>& process) {
       return learnt.error();
     }
   }
-  if (fpu_in_frame_) {
+  if (fpu_place_ != FpuPlace::kHere) {
     GetFpu(fpu_);
-    fpu_in_frame_ = false;
+    fpu_place_ = FpuPlace::kHere;
   }
   Unbind();
   process_ = process;
   thread_ = thread;
+  target_ = static_cast<uint64_t>(process->pid()) << 32 | static_cast<uint32_t>(thread->tid);
   bases_known_ = false;
+  bases_set_ = false;
+  thread->context.set_bases.store(0, std::memory_order_relaxed);
+  fast_known_ = false;
+  patience_ = {};
+  thread->context.spins.store(0, std::memory_order_relaxed);
+  thread->context.yields.store(0, std::memory_order_relaxed);
   frame_registers_ = CopyShared<SignalFrame>(thread->region + thread->frame_offset).registers;
   return {};
 }
@@ -115,15 +126,19 @@ void SystrapContext::LoadFpu(StubThread& thread) {
   memcpy(image, fpu_.bytes.data(), kFpuSoftware);
   memcpy(image + kFpuSoftware, thread.fpu_software.data(), kFpuSoftwareBytes);
   memcpy(image + kFpuHeader, &fpu_.bytes[kFpuHeader], FpuSize() - kFpuHeader);
-  fpu_in_frame_ = true;
 }
 
 void SystrapContext::GetFpu(FpuState& state) {
-  if (!fpu_in_frame_) {
+  if (fpu_place_ == FpuPlace::kCpu) {
+    const bool alive = FpuFitsFast() ? Command(COMMAND_XSAVE) : LeaveFastPath();
+    if (!alive) ResetFpu();
+  }
+  if (fpu_place_ == FpuPlace::kHere) {
     if (&state != &fpu_) state = fpu_;
     return;
   }
-  memcpy(state.bytes.data(), thread_->region + thread_->fpu_offset, FpuSize());
+  const uint64_t offset = fpu_place_ == FpuPlace::kCpu ? CONTEXT_XSAVE : thread_->fpu_offset;
+  memcpy(state.bytes.data(), thread_->region + offset, FpuSize());
   asm volatile("" : : : "memory");
   NormalizeFpu(state);
 }
@@ -133,13 +148,13 @@ Result<void> SystrapContext::SetFpu(const FpuState& state) {
   TRY(CheckFpu(copy));
   NormalizeFpu(copy);
   fpu_ = copy;
-  fpu_in_frame_ = false;
+  fpu_place_ = FpuPlace::kHere;
   return {};
 }
 
 void SystrapContext::ResetFpu() {
   fpu_ = InitialFpu();
-  fpu_in_frame_ = false;
+  fpu_place_ = FpuPlace::kHere;
 }
 
 void SystrapContext::Interrupt() {
@@ -155,43 +170,92 @@ void SystrapContext::SignalGuest() {
 
 Event SystrapContext::Switch(AddressSpace& address_space, Registers& registers) {
   Event event;
-  if (interrupted_.exchange(false)) {
+  if (interrupted_.load(std::memory_order_relaxed) && interrupted_.exchange(false)) {
     event.kind = EventKind::kInterrupted;
     return event;
   }
   event.kind = EventKind::kDead;
-  Result<void> bound = Bind(static_cast<StubAddressSpace&>(address_space).process());
-  if (!bound.ok()) {
-    LOG_DEBUG("systrap: no stub thread, errno %d", bound.error().value());
-    return event;
+  const std::shared_ptr<StubProcess>& process =
+      static_cast<StubAddressSpace&>(address_space).process();
+  if (process != process_) [[unlikely]] {
+    Result<void> bound = Bind(process);
+    if (!bound.ok()) {
+      LOG_DEBUG("systrap: no stub thread, errno %d", bound.error().value());
+      return event;
+    }
   }
-  if (!IsCanonical(registers.rip)) {  // IRETQ would fault, and in the stub that cannot be.
+  if (!IsCanonical(registers.rip)) {  // The way back would fault, and in the stub that cannot be.
     event.kind = EventKind::kSignal;
     event.signal = SIGSEGV;
     event.code = SI_KERNEL;
     event.trap_number = kTrapGeneralProtection;
     return event;
   }
-  if (!fpu_in_frame_) LoadFpu(*thread_);
-  WriteRegisters(registers);
   do {
-    running_.store(static_cast<uint64_t>(process_->pid()) << 32 |
-                   static_cast<uint32_t>(thread_->tid));
-    if (interrupted_.exchange(false)) {
-      running_.store(0);
-      event.kind = EventKind::kInterrupted;
-      return event;
-    }
-    const bool alive = RunGuest();
-    running_.store(0);
-    if (!alive) return event;
+    if (!Load(registers) || !RunGuest()) return event;
   } while (!ReadEvent(registers, event));
   return event;
 }
 
-void SystrapContext::WriteRegisters(const Registers& registers) {
-  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself.
+bool SystrapContext::Load(const Registers& registers) {
+  if (thread_->waits_fast) {
+    const bool leave = CanonicalOrNull(registers.gs_base) != 0 ||
+                       (registers.eflags & kTrapFlag) != 0 ||
+                       (fpu_place_ == FpuPlace::kHere && !FpuFitsFast());
+    if (!leave) {
+      WriteFast(registers);
+      return true;
+    }
+    if (!LeaveFastPath()) return false;
+  }
+  if (fpu_place_ == FpuPlace::kHere) {
+    LoadFpu(*thread_);
+    fpu_place_ = FpuPlace::kFrame;
+  }
+  WriteFrame(registers);
+  return true;
+}
+
+void SystrapContext::WriteFast(const Registers& registers) {
+  auto* target = reinterpret_cast<FastRegisters*>(thread_->region);
   // Only what changed, since each line of the cache has to travel to the other CPU and back.
+  const auto write = [this, &registers](uint64_t Registers::* from, uint64_t& to) {
+    if (!fast_known_ || registers.*from != fast_registers_.*from) to = registers.*from;
+  };
+  uint32_t command = 0;
+  write(&Registers::rdi, target->rdi);
+  write(&Registers::rsi, target->rsi);
+  write(&Registers::rdx, target->rdx);
+  write(&Registers::r10, target->r10);
+  write(&Registers::r8, target->r8);
+  write(&Registers::r9, target->r9);
+  write(&Registers::rip, target->rip);
+  write(&Registers::rsp, target->rsp);
+  write(&Registers::rbx, target->rbx);
+  write(&Registers::rbp, target->rbp);
+  write(&Registers::r12, target->r12);
+  write(&Registers::r13, target->r13);
+  write(&Registers::r14, target->r14);
+  write(&Registers::r15, target->r15);
+  const uint64_t eflags = UserFlags(registers.eflags);
+  if (!fast_known_ || eflags != fast_registers_.eflags) target->eflags = eflags;
+  target->rax = registers.rax;
+  if (registers.rcx != registers.rip || registers.r11 != eflags) {
+    target->rcx = registers.rcx;
+    target->r11 = registers.r11;
+    command |= COMMAND_ALL;
+  }
+  if (fpu_place_ == FpuPlace::kHere) {
+    memcpy(thread_->region + CONTEXT_XSAVE, fpu_.bytes.data(), FpuSize());
+    fpu_place_ = FpuPlace::kCpu;
+    command |= COMMAND_XRSTOR;
+  }
+  thread_->context.command.store(command, std::memory_order_relaxed);
+  WriteBases(CanonicalOrNull(registers.fs_base), 0);
+}
+
+void SystrapContext::WriteFrame(const Registers& registers) {
+  // Directly into the frame: a guest thread that reads or writes it meanwhile fools only itself.
   SignalRegisters next = frame_registers_;
   FromRegisters(registers, next);
   auto* frame = reinterpret_cast<SignalFrame*>(thread_->region + thread_->frame_offset);
@@ -201,37 +265,65 @@ void SystrapContext::WriteRegisters(const Registers& registers) {
   for (size_t i = 0; i < kWrittenWords; i++) {
     if (from[i] != before[i]) target[i] = from[i];
   }
-  const uint64_t fs_base = CanonicalOrNull(registers.fs_base);
-  const uint64_t gs_base = CanonicalOrNull(registers.gs_base);
+  WriteBases(CanonicalOrNull(registers.fs_base), CanonicalOrNull(registers.gs_base));
+}
+
+void SystrapContext::WriteBases(uint64_t fs_base, uint64_t gs_base) {
   const bool set = !bases_known_ || fs_base != fs_base_ || gs_base != gs_base_;
   ThreadContext& context = thread_->context;
   if (set) {
     context.fs_base.store(fs_base, std::memory_order_relaxed);
-    context.gs_base.store(gs_base, std::memory_order_relaxed);
+    // The fast entry finds the thread's context there.
+    context.gs_base.store(gs_base != 0 ? gs_base : thread_->stub_address,
+                          std::memory_order_relaxed);
   }
-  context.set_bases.store(set ? 1 : 0, std::memory_order_relaxed);
+  if (set != bases_set_) context.set_bases.store(set ? 1 : 0, std::memory_order_relaxed);
+  bases_set_ = set;
 }
 
 bool SystrapContext::RunGuest() {
-  ThreadContext& context = thread_->context;
-  const Handover::Patience patience = handover_.Enter(thread_->tid);
-  context.spins.store(patience.spins, std::memory_order_relaxed);
-  context.yields.store(patience.yields, std::memory_order_relaxed);
-  context.sentry_sleeps.store(0, std::memory_order_relaxed);
-  context.state.store(STATE_GUEST);
-  // The stub drops an interrupt that comes before the turn is its.
-  if (interrupted_.load()) SignalGuest();
-  if (context.stub_sleeps.load() != 0) FutexWake(context.state);
-  // After the store to the state, as in StubProcess::RunLocked.
-  const bool alive = !process_->dead() && AwaitGuest(patience);
-  context.set_bases.store(0, std::memory_order_relaxed);
+  // Either whoever interrupts sees running_, or we see the interrupt after the turn was passed on:
+  // PassTurn's exchange is a full barrier between the two.
+  running_.store(target_, std::memory_order_relaxed);
+  const bool alive = PassTurn(/*answers=*/false);
+  running_.store(0, std::memory_order_release);
   return alive;
 }
 
-bool SystrapContext::AwaitGuest(Handover::Patience patience) {
+bool SystrapContext::Command(uint32_t command) {
+  thread_->context.command.store(command, std::memory_order_relaxed);
+  return PassTurn(/*answers=*/true);
+}
+
+bool SystrapContext::LeaveFastPath() {
+  if (!Command(COMMAND_TRAP)) return false;
+  frame_registers_ = CopyShared<SignalFrame>(thread_->region + thread_->frame_offset).registers;
+  thread_->waits_fast = false;
+  bases_known_ = false;
+  if (fpu_place_ == FpuPlace::kCpu) fpu_place_ = FpuPlace::kFrame;
+  return true;
+}
+
+bool SystrapContext::PassTurn(bool answers) {
+  ThreadContext& context = thread_->context;
+  const Handover::Patience patience = handover_.Enter(thread_->tid);
+  if (patience.spins != patience_.spins || patience.yields != patience_.yields) {
+    context.spins.store(patience.spins, std::memory_order_relaxed);
+    context.yields.store(patience.yields, std::memory_order_relaxed);
+    patience_ = patience;
+  }
+  context.state.exchange(STATE_GUEST);
+  // The stub drops an interrupt that comes before the turn is its.
+  if (!answers && interrupted_.load()) SignalGuest();
+  if (context.stub_sleeps.load() != 0) FutexWake(context.state);
+  // After the store to the state, as in StubProcess::RunLocked.
+  return !process_->dead() && AwaitGuest(patience, answers);
+}
+
+bool SystrapContext::AwaitGuest(Handover::Patience patience, bool answers) {
   std::atomic<uint32_t>& state = thread_->context.state;
   for (uint32_t spin = 0; spin < patience.spins; spin++) {
-    if (state.load() != STATE_GUEST) {
+    if (state.load(std::memory_order_acquire) != STATE_GUEST) {
       handover_.Spun();
       return !process_->dead();
     }
@@ -244,10 +336,10 @@ bool SystrapContext::AwaitGuest(Handover::Patience patience) {
     }
     syscall(SYS_sched_yield);
   }
-  return SleepUntilEvent();
+  return SleepUntilEvent(answers);
 }
 
-bool SystrapContext::SleepUntilEvent() {
+bool SystrapContext::SleepUntilEvent(bool answers) {
   std::atomic<uint32_t>& state = thread_->context.state;
   thread_->context.sentry_sleeps.store(1);
   const uint64_t start = NowNs();
@@ -260,7 +352,7 @@ bool SystrapContext::SleepUntilEvent() {
     if (slept < Handover::kLongNs) continue;
     handover_.Long();
     timeout = {kPatienceSeconds, 0};
-    if (!interrupted_.load()) {
+    if (!answers && !interrupted_.load()) {
       interrupt_seen = 0;
       continue;
     }
@@ -270,21 +362,57 @@ bool SystrapContext::SleepUntilEvent() {
                 process_->pid());
     process_->Kill();
   }
+  thread_->context.sentry_sleeps.store(0, std::memory_order_relaxed);
   handover_.Slept(NowNs() - start);
   return !process_->dead();
 }
 
 bool SystrapContext::ReadEvent(Registers& registers, Event& event) {
+  const uint32_t state = thread_->context.state.load(std::memory_order_acquire);
+  const bool fast = state == STATE_FAST_CALL || state == STATE_FAST_INTERRUPTED;
+  thread_->waits_fast = fast;
+  fpu_place_ = fast ? FpuPlace::kCpu : FpuPlace::kFrame;
+  return fast ? ReadFast(state, registers, event) : ReadFrame(registers, event);
+}
+
+bool SystrapContext::ReadFast(uint32_t state, Registers& registers, Event& event) {
+  const auto copy = CopyShared<FastRegisters>(thread_->region);
+  const bool call = state == STATE_FAST_CALL;
+  ToRegisters(copy, call ? 0 : copy.command, registers);
+  registers.fs_base = fs_base_ = CanonicalOrNull(copy.fs_base);
+  registers.gs_base = gs_base_ = 0;
+  bases_known_ = true;
+  fast_registers_ = registers;
+  fast_known_ = true;
+  if (call) {
+    registers.orig_rax = registers.rax;
+    registers.rax = static_cast<uint64_t>(-ENOSYS);
+    event = Event{};
+    event.kind = EventKind::kSyscall;
+    event.path = SyscallPath::kEntry;
+    return true;
+  }
+  if (!interrupted_.exchange(false)) return false;
+  event = Event{};
+  event.kind = EventKind::kInterrupted;
+  return true;
+}
+
+bool SystrapContext::ReadFrame(Registers& registers, Event& event) {
   const auto frame = CopyShared<SignalFrame>(thread_->region + thread_->frame_offset);
   // First, since a guest that goes on goes on from here.
   frame_registers_ = frame.registers;
   ToRegisters(frame.registers, registers);
   registers.fs_base = fs_base_ = CanonicalOrNull(thread_->context.fs_base.load());
-  registers.gs_base = gs_base_ = CanonicalOrNull(thread_->context.gs_base.load());
-  bases_known_ = true;
-  if (frame.registers.rip == kFastTrap) {
+  const uint64_t gs_base = CanonicalOrNull(thread_->context.gs_base.load());
+  // 0 is not what we left there, but means the same to the guest.
+  bases_known_ = gs_base != 0;
+  registers.gs_base = gs_base_ = gs_base == thread_->stub_address ? 0 : gs_base;
+  if (UndoFastEntry(frame.registers, CopyShared<FastRegisters>(thread_->region), registers)) {
     // Whatever signal it was: the call has been made. An interrupt is reported after it.
-    event = EntryEvent(registers);
+    event = Event{};
+    event.kind = EventKind::kSyscall;
+    event.path = SyscallPath::kEntryTrap;
   } else if (frame.info.signal == kInterruptSignal) {
     if (!interrupted_.exchange(false)) return false;
     event = Event{};

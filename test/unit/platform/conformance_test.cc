@@ -356,6 +356,39 @@ TEST_CASE("no interrupt is lost and none is invented under load", "[platform][in
   CHECK(guest.Switch(registers).kind == EventKind::kSyscall);
 }
 
+// The interrupt may arrive when the guest's turn has begun and its thread has not got there yet.
+TEST_CASE("an interrupt leaves new bases of a thread as they were set", "[platform][interrupt]") {
+  Guest guest(EachMachine(), code_syscall_loop());
+  constexpr int kRounds = 400;
+  int interrupted = 0;
+  for (int round = 0; round < kRounds; round++) {
+    auto context = guest.machine().platform().NewContext().value();
+    REQUIRE(context->Prepare(guest.space()).ok());
+    std::atomic<bool> go = false;
+    std::thread interrupter([&] {
+      while (!go) {
+      }
+      for (int i = 0; i < round % 4 * 1000; i++) asm volatile("");
+      context->Interrupt();
+    });
+    Registers registers = guest.Start();
+    registers.rax = kGetppid;
+    registers.fs_base = 0x10000 + static_cast<uint64_t>(round) * 0x1000;
+    registers.gs_base = 0x20000 + static_cast<uint64_t>(round) * 0x1000;
+    go = true;
+    for (int i = 0; i < 2; i++) {
+      const Registers before = registers;
+      const Event event = context->Switch(guest.space(), registers);
+      interrupted += event.kind == EventKind::kInterrupted ? 1 : 0;
+      REQUIRE(registers.fs_base == before.fs_base);
+      REQUIRE(registers.gs_base == before.gs_base);
+      registers.rax = kGetppid;
+    }
+    interrupter.join();
+  }
+  CHECK(interrupted > 0);
+}
+
 double CpuSeconds(clockid_t clock) {
   timespec time{};
   REQUIRE(clock_gettime(clock, &time) == 0);
