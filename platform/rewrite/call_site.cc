@@ -20,7 +20,7 @@ constexpr uint8_t kShortJump = 0xeb;
 constexpr size_t kShortJumpBytes = 2;
 constexpr int64_t kShortReach = 127;
 constexpr uint64_t kFunctionAlignment = 16;
-constexpr size_t kInstructionsMax = 80;
+constexpr size_t kInstructionsMax = 128;
 
 uint32_t Load32(const uint8_t* bytes) {
   uint32_t value = 0;
