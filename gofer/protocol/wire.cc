@@ -3,6 +3,10 @@
 // Cap'n Proto throws when a message does not hold together. Everything that touches it is in this
 // file, inside Guarded(), which turns a throw into an Errno.
 
+// clang-format off: before every header of kj.
+#include "gofer/protocol/kj_compat.h"
+// clang-format on
+
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 #include <kj/exception.h>
@@ -12,7 +16,6 @@
 #include <utility>
 
 #include "gofer/protocol/gofer.capnp.h"
-#include "gofer/protocol/kj_compat.h"
 
 namespace gofer {
 namespace {

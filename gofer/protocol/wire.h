@@ -3,9 +3,10 @@
 // Messages as bytes (Cap'n Proto, one segment). Whatever the bytes, decoding ends with a message
 // within the bounds of messages.h or with EBADMSG.
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 
@@ -20,15 +21,21 @@ namespace gofer {
 class WireBuffer {
  public:
   explicit WireBuffer(size_t bytes)
-      : bytes_(bytes), data_(static_cast<std::byte*>(std::calloc(bytes, 1)), &std::free) {
-    RAVELIN_CHECK(data_ != nullptr);
+      : data_(static_cast<std::byte*>(
+                  mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+              Unmap{bytes}) {
+    RAVELIN_CHECK(data_.get() != MAP_FAILED);
   }
-  std::span<std::byte> bytes() { return {data_.get(), bytes_}; }
+  std::span<std::byte> bytes() { return {data_.get(), data_.get_deleter().bytes}; }
 
  private:
-  size_t bytes_;
-  // calloc: the host gives zero pages, and only those that a message touches.
-  std::unique_ptr<std::byte, decltype(&std::free)> data_;
+  struct Unmap {
+    size_t bytes;
+    void operator()(std::byte* data) const { munmap(data, bytes); }
+  };
+  // From the host: zero pages, and only those that a message touches. calloc would write all of
+  // them.
+  std::unique_ptr<std::byte, Unmap> data_;
 };
 
 // Writes the message to `out` and returns its size. `scratch` must be all zero, and is so again

@@ -144,7 +144,7 @@ std::string Describe(const Filter& filter) {
   return text;
 }
 
-base::Result<void> Install(const std::vector<sock_filter>& program) {
+base::Result<void> Install(std::span<const sock_filter> program) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return base::LastErrno();
   // The kernel only reads the program; the ABI's pointer is not const.
   const sock_fprog description{static_cast<unsigned short>(program.size()),

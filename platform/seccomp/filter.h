@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,6 +100,6 @@ size_t CountAllowed(const Filter& filter);
 std::string Describe(const Filter& filter);
 
 // Sets no_new_privs and installs the program on every thread of the process, or changes nothing.
-base::Result<void> Install(const std::vector<sock_filter>& program);
+base::Result<void> Install(std::span<const sock_filter> program);
 
 }  // namespace platform::seccomp

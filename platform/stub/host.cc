@@ -42,24 +42,18 @@ absl::StatusOr<std::unique_ptr<StubHost>> StubHost::Create(const StubOptions& op
   if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, kick.get(), &event) != 0) {
     return absl::ErrnoToStatus(errno, "platform: epoll_ctl");
   }
-  std::unique_ptr<StubHost> host(new StubHost(
-      options, std::move(control).value(), *std::move(spawner), std::move(epoll), std::move(kick)));
+  std::unique_ptr<StubHost> host(new StubHost(options, std::move(control).value(),
+                                              *std::move(image), *std::move(spawner),
+                                              std::move(epoll), std::move(kick)));
   host->service_ = std::thread([&host = *host] { host.Serve(); });
-  // The first process shows that the host lets us work at all.
-  Result<std::shared_ptr<StubProcess>> first = host->Spawn();
-  if (!first.ok()) {
-    return absl::ErrnoToStatus(first.error().value(),
-                               "platform: the first stub process did not start");
-  }
-  absl::MutexLock lock(&host->mu_);
-  host->ready_.push_back(std::move(first).value());
   return host;
 }
 
-StubHost::StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control,
+StubHost::StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control, StubImage image,
                    std::unique_ptr<Spawner> spawner, base::Fd epoll, base::Fd kick)
     : options_(options),
       control_(std::move(control)),
+      image_(std::move(image)),
       spawner_(std::move(spawner)),
       epoll_(std::move(epoll)),
       kick_(std::move(kick)) {}
@@ -114,10 +108,13 @@ Result<std::shared_ptr<StubProcess>> StubHost::NewProcess() {
   std::shared_ptr<StubProcess> process;
   {
     absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(&first_tried_));
     while (process == nullptr && !ready_.empty()) {
       if (!ready_.back()->dead()) process = ready_.back();
       ready_.pop_back();
     }
+    // Whoever makes a second process will make more. Many sandboxes run a single one.
+    ready_wanted_ = std::exchange(first_taken_, true) ? kReadyProcesses : 0;
   }
   Kick();
   if (process == nullptr) process = TRY(Spawn());
@@ -137,12 +134,13 @@ void StubHost::Refill() {
   for (;;) {
     {
       absl::MutexLock lock(&mu_);
-      if (stopping_ || ready_.size() >= kReadyProcesses) return;
+      if (stopping_ || ready_.size() >= ready_wanted_) return;
     }
     Result<std::shared_ptr<StubProcess>> process = Spawn();
+    absl::MutexLock lock(&mu_);
+    first_tried_ = true;
     // At the host's limits: whoever needs a process tries for itself and gets the error.
     if (!process.ok()) return;
-    absl::MutexLock lock(&mu_);
     ready_.push_back(std::move(process).value());
   }
 }

@@ -3,8 +3,9 @@
 // Makes stub processes and notices their deaths, for every platform that runs guest code in them.
 //
 // A few processes are kept ready, each with a first thread, so that fork and exec need not wait for
-// the host. One service thread refills them and waits for deaths; it sleeps in epoll_wait
-// otherwise.
+// the host: one from the beginning, which comes up while the sentry does, and more once a second
+// one has been asked for. One service thread refills them and waits for deaths; it sleeps in
+// epoll_wait otherwise.
 
 #include <cstdint>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
 #include "platform/stub/cpu_pair.h"
+#include "platform/stub/image.h"
 #include "platform/stub/process.h"
 #include "platform/stub/spawner.h"
 
@@ -39,7 +41,7 @@ class StubHost {
   CpuSet& cpus() { return cpus_; }
 
  private:
-  StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control,
+  StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> control, StubImage image,
            std::unique_ptr<Spawner> spawner, base::Fd epoll, base::Fd kick);
 
   base::Result<std::shared_ptr<StubProcess>> Spawn() ABSL_LOCKS_EXCLUDED(mu_);
@@ -52,6 +54,7 @@ class StubHost {
   const StubOptions options_;
   CpuSet cpus_;
   const std::unique_ptr<MemoryPool> control_;  // Command pages and contexts; no guest memory.
+  const StubImage image_;  // The spawner, which shares our descriptors, maps it when it gets there.
   const std::unique_ptr<Spawner> spawner_;
   const base::Fd epoll_;  // One pidfd per process, and kick_.
   const base::Fd kick_;   // eventfd
@@ -59,6 +62,9 @@ class StubHost {
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::shared_ptr<StubProcess>> ready_ ABSL_GUARDED_BY(mu_);
+  size_t ready_wanted_ ABSL_GUARDED_BY(mu_) = 1;
+  bool first_tried_ ABSL_GUARDED_BY(mu_) = false;  // To make a process, by the service thread.
+  bool first_taken_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<int, std::weak_ptr<StubProcess>> watched_ ABSL_GUARDED_BY(mu_);  // By pidfd.
 
   std::thread service_;

@@ -1,6 +1,7 @@
 #include "platform/systrap/systrap_platform.h"
 
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 
 #include <csignal>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "platform/stub/address_space.h"
 #include "platform/stub/futex.h"
 #include "platform/stub/layout.h"
+#include "platform/stub/stub_calls.h"
 #include "platform/systrap/systrap_context.h"
 
 namespace platform {
@@ -17,6 +19,7 @@ namespace {
 using base::Result;
 
 constexpr unsigned long kHwcap2Fsgsbase = 2;
+constexpr unsigned long kDispatchOff = 0;
 constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
@@ -25,6 +28,11 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create(bool of
   if ((getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) == 0) {
     return absl::FailedPreconditionError(
         "systrap needs the FSGSBASE instructions, which this CPU or host kernel does not offer");
+  }
+  // Here and not in the first stub process, which comes up while the sentry goes on.
+  if (prctl(kPrSetSyscallUserDispatch, kDispatchOff, 0, 0, 0) != 0) {
+    return absl::FailedPreconditionError(
+        "systrap needs syscall user dispatch, which the host kernel does not offer (Linux 5.11)");
   }
   absl::StatusOr<std::unique_ptr<StubHost>> host =
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});

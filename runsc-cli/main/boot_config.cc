@@ -108,6 +108,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.attach_points);
   visit(config.debug);
   visit(config.has_log);
+  visit(config.timing);
   visit(config.single_owner_view);
   visit(config.provoke_violation);
   visit(config.arguments);
@@ -122,13 +123,11 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.ignored_signals);
   visit(config.rewrite);
   visit(config.strace);
-  visit(config.timing);
   visit(config.stdio_open);
   visit(config.terminal);
   visit(config.stdio_terminals);
   visit(config.terminal_size);
   visit(config.limits);
-  visit(config.start_ns);
 }
 
 absl::Status HostError(const char* what) {

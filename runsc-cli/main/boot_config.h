@@ -34,6 +34,7 @@ struct BootConfig {
   std::vector<AttachPoint> attach_points;
   bool debug = false;
   bool has_log = false;  // kLogFd is open.
+  bool timing = false;   // kTimingFd is open.
   // The caller is not root of the host: files of owners other than the caller's cannot be told
   // apart.
   bool single_owner_view = false;
@@ -56,7 +57,6 @@ struct BootConfig {
   uint64_t ignored_signals = 0;
   bool rewrite = true;
   bool strace = false;
-  bool timing = false;
   // Bit n: the caller had descriptor n (0, 1, 2) open.
   uint32_t stdio_open = 7;
   // Standard input is a terminal, now in raw mode: the guest gets a terminal of the sentry's in
@@ -67,7 +67,6 @@ struct BootConfig {
   winsize terminal_size{};
   // The caller's limits, by RLIMIT_*; the sentry's own are raised.
   std::array<rlimit, RLIM_NLIMITS> limits{};
-  uint64_t start_ns = 0;  // CLOCK_MONOTONIC when runsc started.
 };
 
 // A sealed memfd. The status names what the host refused.
@@ -85,6 +84,7 @@ inline constexpr int kGoferMemoryFd = 5;
 inline constexpr int kGoferSocketFd = 6;  // Each side's own end.
 inline constexpr int kControlFd = 7;      // Sentry only: control_socket.h.
 inline constexpr int kOwnFdsFd = 7;       // Gofer only: its /proc/self/fd.
-inline constexpr int kFirstAttachFd = 8;  // Gofer only: O_PATH, in the order of attach_points.
+inline constexpr int kTimingFd = 8;       // timing.h
+inline constexpr int kFirstAttachFd = 9;  // Gofer only: O_PATH, in the order of attach_points.
 
 }  // namespace runsc

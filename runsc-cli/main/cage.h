@@ -23,9 +23,15 @@ struct CageSpec {
   std::string name;      // argv[0] and error messages: "runsc-sentry"
   int program_fd = -1;   // Open for execution.
   std::vector<int> fds;  // Become 3, 4, ... in this order (-1: left out); 0, 1, 2 stay.
+  // Where the steps until its program starts are noted, as those of `timing_name`.
+  int timing_fd = -1;
+  const char* timing_name = "";
   // Open at this number: the process's own /proc/self/fd, cut out of /proc. -1: not wanted.
   int own_fds_directory_at = -1;
   bool own_user_namespace = true;
+  // A process (by pidfd) whose network, IPC and UTS namespaces this one shares, in place of
+  // making more of them. Takes CAP_SYS_ADMIN, so only without an own user namespace.
+  int share_namespaces_of = -1;
   uint32_t inside_uid = 65534;  // With a user namespace: the only ids that exist in it ...
   uint32_t inside_gid = 65534;
   uint32_t outside_uid = 65534;  // ... and what they stand for outside.

@@ -44,15 +44,10 @@ class TreeBuilder {
   }
 
  private:
-  sentry::TmpfsOptions Memory(uint32_t mode) const {
+  Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
     sentry::TmpfsOptions options;
     options.mode = mode;
-    return options;
-  }
-
-  Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
-    return sentry::FileSystemRef(
-        sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), Memory(mode)));
+    return sentry::FileSystemRef(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), options));
   }
 
   // `exclusive`: nobody else is expected to change the tree while the sandbox runs.

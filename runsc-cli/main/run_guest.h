@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
 #include "runsc-cli/main/boot_config.h"
+#include "runsc-cli/main/timing.h"
 
 namespace runsc {
 
@@ -23,7 +24,8 @@ class Guest {
  public:
   // Everything that the filter forbids: memory pool, platform (which starts its helper process),
   // host queries.
-  static absl::StatusOr<std::unique_ptr<Guest>> Prepare(BootConfig config, GuestFds fds);
+  static absl::StatusOr<std::unique_ptr<Guest>> Prepare(BootConfig config, GuestFds fds,
+                                                        const Timing& timing);
   virtual ~Guest() = default;
 
   // "systrap" or "ptrace", chosen.

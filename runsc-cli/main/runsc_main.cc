@@ -1,6 +1,5 @@
 // runsc: the command line.
 
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,15 +14,10 @@
 #include "runsc-cli/cmd/help.h"
 #include "runsc-cli/main/launch.h"
 #include "runsc-cli/main/prepare.h"
+#include "runsc-cli/main/timing.h"
 
 namespace runsc {
 namespace {
-
-uint64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 int Complain(const std::string& line) {
   fprintf(stderr, "runsc: %s\n", line.c_str());
@@ -57,7 +51,7 @@ int Help(std::span<const std::string> arguments) {
 }
 
 int RunscMain(int argc, char** argv) {
-  const uint64_t start_ns = NowNs();
+  const uint64_t start_ns = MonotonicNs();
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
 
   cmd::CommonOptions common;

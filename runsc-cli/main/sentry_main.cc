@@ -4,35 +4,32 @@
 
 #include <fcntl.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string>
-#include <thread>
-#include <vector>
 
-#include "absl/base/internal/cycleclock.h"
-#include "absl/base/internal/sysinfo.h"
 #include "absl/synchronization/mutex.h"
 #include "platform/base/log.h"
 #include "platform/seccomp/filter.h"
 #include "platform/seccomp/violation.h"
 #include "runsc-cli/main/boot_config.h"
+#include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/help_tables.h"
 #include "runsc-cli/main/launch.h"
 #include "runsc-cli/main/run_guest.h"
-#include "runsc-cli/main/sentry_filter.h"
+#include "runsc-cli/main/timing.h"
 
 namespace runsc {
 namespace {
+
+constexpr int kMallocArenas = 2;
 
 int FailStart(int control, absl::string_view message) {
   const std::string line(message);
@@ -46,34 +43,6 @@ base::Fd CloseOnExec(int fd) {
   return base::Fd(fd);
 }
 
-// The first time that malloc gives part of a thread's arena back, it asks
-// /proc/sys/vm/overcommit_memory whether it may, and remembers the answer.
-void* GiveMemoryBack(void*) {
-  std::array<void*, 16> pieces{};
-  for (void*& piece : pieces) piece = malloc(size_t{100} << 10);
-  for (void* piece : pieces) free(piece);
-  return nullptr;
-}
-
-// What libraries would look up in files the first time they need it, when there are none any more.
-void WarmUpLibraries() {
-  // Else malloc counts the CPUs, in /sys, before it makes a further arena.
-  mallopt(M_ARENA_MAX, 8);
-  pthread_t thread;
-  if (pthread_create(&thread, nullptr, &GiveMemoryBack, nullptr) == 0)
-    pthread_join(thread, nullptr);
-  // Abseil's locks ask how many CPUs there are, and measure contention in units of their nominal
-  // frequency.
-  (void)absl::base_internal::NumCPUs();
-  (void)absl::base_internal::NominalCPUFrequency();
-  // Else malloc asks /proc/sys/vm/overcommit_memory the first time a thread's arena has room to
-  // give back.
-  std::thread([] {
-    std::vector<std::string> blocks;
-    for (int i = 0; i < 32; ++i) blocks.emplace_back(size_t{100} << 10, 'x');
-  }).join();
-}
-
 int SentryMain() {
   absl::StatusOr<BootConfig> config = ReadBootConfig(kConfigFd);
   if (!config.ok()) {
@@ -81,6 +50,8 @@ int SentryMain() {
     return kOwnFailure;
   }
   close(kConfigFd);
+  const Timing timing(config->timing ? kTimingFd : -1, "sentry");
+  timing.Note("runs");
   const auto level = config->debug                       ? base::LogLevel::kDebug
                      : config->has_log || config->strace ? base::LogLevel::kInfo
                                                          : base::LogLevel::kWarning;
@@ -90,7 +61,8 @@ int SentryMain() {
   // Debian's Abseil checks lock order in release builds, too: half of the time of a busy sentry.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 #endif
-  WarmUpLibraries();
+  // Threads allocate little and briefly: more arenas would be more pages that nobody else uses.
+  mallopt(M_ARENA_MAX, kMallocArenas);
   // Stubs inherit it, and platform ptrace must be able to trace them.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 
@@ -101,26 +73,24 @@ int SentryMain() {
   for (int fd = 0; fd < 3; ++fd) {
     // Copies: descriptor 2 stays for our own last words whatever the guest closes.
     if ((config->stdio_open >> fd & 1) != 0)
-      fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, 8));
+      fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, kFirstAttachFd));
   }
   const int control = fds.control.get();
   const bool provoke = config->provoke_violation == "sentry";
-  auto guest = Guest::Prepare(std::move(*config), std::move(fds));
+  auto guest = Guest::Prepare(std::move(*config), std::move(fds), timing);
   if (!guest.ok()) return FailStart(control, guest.status().message());
 
-  const platform::seccomp::Filter filter = SentryFilter(
-      {.own_pid = getpid(), .ptrace_platform = (*guest)->platform_name() != "systrap"});
-  const base::Result<void> installed =
-      platform::seccomp::Install(platform::seccomp::Compile(filter));
+  if (getpid() != 1) return FailStart(control, "not the first process of its namespace");
+  const CompiledFilter& filter =
+      (*guest)->platform_name() == "systrap" ? kSystrapSentryFilter : kPtraceSentryFilter;
+  const base::Result<void> installed = platform::seccomp::Install(filter.program);
   if (!installed.ok()) {
     return FailStart(control, std::string("cannot install the sentry's seccomp filter: ") +
                                   strerror(installed.error().value()));
   }
-  LOG_INFO("filter installed: %zu system calls", platform::seccomp::CountAllowed(filter));
+  LOG_INFO("filter installed: %zu system calls", filter.calls_allowed);
+  timing.Note("has its filter");
   if (provoke) syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
-  // Measured once, over some milliseconds, when a lock is first contended: better now, beside the
-  // start, than then.
-  std::thread([] { absl::base_internal::CycleClock::Frequency(); }).detach();
   const int status = (*guest)->Run();
   // Threads of the guest's tasks may still be about; nothing of theirs is worth a destructor.
   _exit(status);
@@ -128,6 +98,12 @@ int SentryMain() {
 
 }  // namespace
 }  // namespace runsc
+
+// Abseil, when a lock is first waited for, measures the CPU's frequency against three sleeps of a
+// millisecond and more, since it finds no file that says it; all it wants is to know roughly when a
+// second has passed. The linker puts this in its place (--wrap).
+extern "C" double __wrap__ZN4absl7debian313base_internal19NominalCPUFrequencyEv();
+extern "C" double __wrap__ZN4absl7debian313base_internal19NominalCPUFrequencyEv() { return 3e9; }
 
 int main(int argc, char** argv) {
   if (argc == 3 && strcmp(argv[1], "help") == 0) {

@@ -1,10 +1,14 @@
 #pragma once
 
 // The host terminal while a guest uses it: raw, so that every key, Ctrl-C and Ctrl-Z included, is
-// the business of the line discipline inside; and put back whatever happens to runsc (short of
-// SIGKILL).
+// the business of the line discipline inside; and put back whatever happens to runsc. After a
+// SIGKILL nobody of the sandbox can do it: sentry and gofer have left the terminal's session. So a
+// fork of runsc, in a process group of its own, sleeps until the end of a pipe tells it.
 
+#include <sys/types.h>
 #include <termios.h>
+
+#include "platform/base/fd.h"
 
 namespace runsc {
 
@@ -12,7 +16,7 @@ class Terminal {
  public:
   // Remembers the modes of `fd`, a terminal. One per process (the signal handler needs it).
   explicit Terminal(int fd);
-  // Restores.
+  // Restores, and ends the watcher.
   ~Terminal();
   Terminal(const Terminal&) = delete;
   Terminal& operator=(const Terminal&) = delete;
@@ -24,8 +28,12 @@ class Terminal {
   const termios& original() const { return original_; }
 
  private:
+  void StartWatcher();
+
   int fd_;
   termios original_{};
+  pid_t watcher_ = -1;
+  base::Fd watcher_pipe_;  // A byte: all is well. Its end without one: runsc was killed.
   bool raw_ = false;
 };
 

@@ -108,7 +108,9 @@ void ChildWait::ReapLocked(ThreadGroup& group) {
     std::erase(parent->children_, self);
     group.parent_ = nullptr;
   }
-  if (const TaskRef leader = group.leader_) group.kernel().pids().EraseTaskLocked(*leader);
+  PidNamespace& pids = group.kernel().pids();
+  pids.tree_mu().AssertHeld();
+  if (const TaskRef leader = group.leader_) pids.EraseTaskLocked(*leader);
 }
 
 }  // namespace sentry

@@ -111,7 +111,9 @@ ThreadGroup* TaskExit::ReaperLocked(ThreadGroup& group) {
       return ancestor;
     }
   }
-  const std::shared_ptr<ThreadGroup> init = group.kernel().pids().FindGroupLocked(1);
+  PidNamespace& pids = group.kernel().pids();
+  pids.tree_mu().AssertHeld();
+  const std::shared_ptr<ThreadGroup> init = pids.FindGroupLocked(1);
   return init == nullptr || init.get() == &group || init->zombie_ ? nullptr : init.get();
 }
 
@@ -192,6 +194,7 @@ void TaskExit::NotifyParentLocked(ThreadGroup& group) {
 // pid_namespaces(7): when init goes, everybody goes.
 void TaskExit::KillNamespaceLocked(ThreadGroup& init) {
   PidNamespace& pids = init.kernel().pids();
+  pids.tree_mu().AssertHeld();
   for (const auto& [id, group] : pids.GroupsLocked()) {
     if (group.get() == &init || group->zombie_) continue;
     (void)SignalDelivery::Send(*group, nullptr, SignalInfo::FromKernel(SIGKILL), true);

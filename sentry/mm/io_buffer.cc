@@ -133,6 +133,7 @@ struct IoBuffer::Gathered {
 };
 
 void IoBuffer::Gather(uint64_t length, bool fill, Gathered& gathered) {
+  memory_->impl_->mu.AssertReaderHeld();
   size_t index = index_;
   uint64_t offset = offset_;
   while (gathered.bytes < length && gathered.count < kHostIovecsMax) {

@@ -438,10 +438,9 @@ uint64_t MemoryManager::Brk(uint64_t address) {
   absl::MutexLock lock(&impl_->mu);
   const uint64_t current = impl_->brk_end;
   if (address < impl_->brk_start || address > impl_->address_max) return current;
-  const Image& image = impl_->image;
+  const uint64_t image_bytes = impl_->image.end_data - impl_->image.start_data;
   if (impl_->limits.data_bytes != ~uint64_t{0} &&
-      (address - impl_->brk_start) + (image.end_data - image.start_data) >
-          impl_->limits.data_bytes) {
+      (address - impl_->brk_start) + image_bytes > impl_->limits.data_bytes) {
     return current;
   }
   const uint64_t old_end = PageUp(current);

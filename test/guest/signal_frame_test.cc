@@ -160,7 +160,6 @@ TEST_CASE("default actions: end, ignore, stop", "[signal]") {
 
 alignas(64) char g_stack[65536];
 volatile uint64_t g_handler_sp;
-volatile bool g_frame_ok;
 
 TEST_CASE("SA_ONSTACK runs on the alternate stack, which cannot change meanwhile",
           "[signal][altstack]") {

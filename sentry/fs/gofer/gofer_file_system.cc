@@ -103,7 +103,7 @@ GoferFileSystem::Found GoferFileSystem::GetOrMake(const gofer::Attributes& attri
                                                   std::shared_ptr<GoferDirectory> parent,
                                                   std::string_view name, std::string link_target) {
   const HostId id = {attributes.dev, attributes.ino};
-  const auto find = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(table_mu_) {
+  const auto find = [&]() ABSL_SHARED_LOCKS_REQUIRED(table_mu_) {
     const auto found = inodes_.find(id);
     std::shared_ptr<GoferInode> inode;
     if (found != inodes_.end()) inode = found->second.lock();

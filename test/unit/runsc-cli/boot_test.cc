@@ -25,7 +25,6 @@ BootConfig Sample() {
   config.strace = true;
   config.stdio_open = 5;
   config.limits[RLIMIT_NOFILE] = {64, 128};
-  config.start_ns = 123456789;
   return config;
 }
 

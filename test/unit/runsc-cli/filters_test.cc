@@ -4,10 +4,13 @@
 #include <seccomp.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "catch2/catch.hpp"
+#include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/gofer_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 
@@ -37,6 +40,26 @@ TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
   CHECK(CountAllowed(runsc::GoferFilter()) <= 35);
   CHECK(!platform::seccomp::Compile(runsc::SentryFilter({})).empty());
   CHECK(!platform::seccomp::Compile(runsc::GoferFilter()).empty());
+}
+
+TEST_CASE("the compiled filters are those of the tables", "[filters]") {
+  const struct {
+    Filter table;
+    const runsc::CompiledFilter& compiled;
+  } pairs[] = {
+      {runsc::SentryFilter({.ptrace_platform = false}), runsc::kSystrapSentryFilter},
+      {runsc::SentryFilter({.ptrace_platform = true}), runsc::kPtraceSentryFilter},
+      {runsc::GoferFilter(), runsc::kGoferFilter},
+  };
+  for (const auto& [table, compiled] : pairs) {
+    const std::vector<sock_filter> program = platform::seccomp::Compile(table);
+    const auto same = [](const sock_filter& a, const sock_filter& b) {
+      return a.code == b.code && a.jt == b.jt && a.jf == b.jf && a.k == b.k;
+    };
+    CHECK(std::equal(program.begin(), program.end(), compiled.program.begin(),
+                     compiled.program.end(), same));
+    CHECK(compiled.calls_allowed == CountAllowed(table));
+  }
 }
 
 TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler",

@@ -201,7 +201,7 @@ TEST_CASE("a signalfd takes what its mask names", "[syscalls][signalfd]") {
   const auto file = task.fds().Get(static_cast<int32_t>(fd)).value();
   std::array<signalfd_siginfo, 2> records{};
   const auto read = [&] {
-    sentry::IoBuffer to(std::span<std::byte>(std::as_writable_bytes(std::span(records))));
+    sentry::IoBuffer to{std::span<std::byte>(std::as_writable_bytes(std::span(records)))};
     return file->Read(task.task(), to, nullptr);
   };
   CHECK(read().error() == EAGAIN);
