@@ -5,6 +5,7 @@
 // registers and non-atomic state; other threads reach it through the locked or atomic members named
 // here.
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -274,7 +275,8 @@ class Task : public std::enable_shared_from_this<Task> {
   void Kill() { SetWakeBits(kKilled | kInterrupt); }
   void SleepOnWakeState(uint32_t expected, int64_t timeout_ns);
   void WaitForVfork();
-  void HandleEvent(const platform::Event& event);
+  void HandleEvent(platform::Event event);
+  void HandleNewSyscall(platform::SyscallPath path);
   void HandleSyscall();
   void HandleFault(const platform::Event& event);
   void FinishSyscall(int64_t result);
@@ -311,6 +313,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<int64_t> guest_ns_{0};  // Of a context that has gone.
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
+  std::array<uint64_t, 3> calls_{};  // By platform::SyscallPath. The own thread's.
 
   // Replaced by the own thread under resource_mu_, which other threads take to look.
   mutable absl::Mutex resource_mu_;

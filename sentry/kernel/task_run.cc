@@ -9,6 +9,7 @@
 #include "platform/base/log.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
+#include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/signal/signal_frame.h"
 
@@ -31,6 +32,9 @@ void Task::RunUntilExit() {
   }
   PublishIdentity();
   while (RunOnce()) {
+  }
+  for (size_t path = 0; path < calls_.size(); path++) {
+    kernel_.rewrite_stats().calls[path].fetch_add(calls_[path]);
   }
   kernel_.TaskLeft();
 }
@@ -68,10 +72,11 @@ bool Task::RunOnce() {
   return true;
 }
 
-void Task::HandleEvent(const platform::Event& event) {
+void Task::HandleEvent(platform::Event event) {
+  if (event.kind != platform::EventKind::kSyscall) memory_->HideRewriting(event, registers_);
   switch (event.kind) {
     case platform::EventKind::kSyscall:
-      HandleSyscall();
+      HandleNewSyscall(event.path);
       break;
     case platform::EventKind::kFault:
       HandleFault(event);
@@ -109,6 +114,16 @@ void Task::HandleFault(const platform::Event& event) {
   info.code = unresolved->code;
   info.address = event.address;
   ForceSignal(info);
+}
+
+// One that has just been made, not one that goes on.
+void Task::HandleNewSyscall(platform::SyscallPath path) {
+  calls_[static_cast<size_t>(path)]++;
+  if (path == platform::SyscallPath::kTrap) {
+    memory_->NoteTrappedCall(registers_.rip - kSyscallInstructionBytes, registers_.orig_rax,
+                             kernel_.rewrite_stats());
+  }
+  HandleSyscall();
 }
 
 void Task::HandleSyscall() {

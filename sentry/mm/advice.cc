@@ -127,6 +127,7 @@ void DiscardResident(platform::MemoryPool& pool, platform::PoolRange range) {
 Result<void> MemoryManager::Impl::DropPagesLocked(const Vma& vma, uint64_t start, uint64_t end,
                                                   Leftovers& leftovers) {
   if (vma.shared) return {};
+  ForgetCodeLocked(start, end);
   bool remap = false;
   uint64_t at = start;
   while (at < end) {

@@ -150,6 +150,7 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork(bool alone) {
     }
     from.fork_protections.clear();
   }
+  to.InheritPatchesLocked(from.patches);
   to.ShowAllLocked();
   return child;
 }
@@ -157,6 +158,7 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork(bool alone) {
 // What is missing afterwards comes by faults.
 void MemoryManager::Impl::ShowAllLocked() {
   std::vector<platform::Mapping> mappings;
+  DescribeTableLocked(mappings);
   DescribeLocked(address_min, address_max, mappings);
   if (mappings.size() > kForkMappingsMax) mappings.resize(kForkMappingsMax);
   for (platform::Mapping& mapping : mappings) mapping.populate = IsWorthPopulating(mapping);

@@ -91,7 +91,10 @@ MemoryManager::Impl::Impl(MemoryManager& owner, platform::Platform& host_platfor
       space(std::move(address_space)),
       address_min(host_platform.user_address_min()),
       address_max(host_platform.user_address_max()),
-      id(NextId()) {}
+      id(NextId()),
+      syscall_entry(host_platform.syscall_entry()) {
+  patches.syscall_entry = syscall_entry;
+}
 
 MemoryManager::MemoryManager() = default;
 
@@ -133,6 +136,10 @@ void MemoryManager::ConfigureLayout(uint64_t stack_limit_bytes) {
 std::optional<FaultSignal> MemoryManager::HandleFault(uint64_t address, uint8_t access) {
   Leftovers leftovers(*this);
   absl::MutexLock lock(&impl_->mu);
+  if ((access & platform::kAccessWrite) == 0 && impl_->patches.reserved() &&
+      impl_->RestoreTableLocked(address)) {
+    return std::nullopt;
+  }
   auto it = impl_->AreaForLocked(address);
   if (it == impl_->vmas.end()) return FaultSignal{SIGSEGV, SEGV_MAPERR};
   const Vma& vma = it->second;
@@ -182,6 +189,7 @@ void MemoryManager::Impl::InvalidateFileLocked(const Mappable& mappable, uint64_
         file_end >= vma_file_end ? vma.end : PageUp(vma.start + (file_end - vma.offset));
     if (vma.shared || private_copies) {
       HostUnmapLocked(from, to);
+      ForgetCodeLocked(from, to);
       if (!vma.shared) pages.Remove(from, to, leftovers.ranges);
       continue;
     }
@@ -214,6 +222,7 @@ void MemoryManager::ReleaseAll() {
       impl_->UnmapLocked(impl_->address_min, impl_->address_max, false, *leftovers);
     }
     impl_->DropHeapReserveLocked(*leftovers);
+    impl_->DropTableLocked(*leftovers);
     executable = std::exchange(impl_->image.executable, nullptr);
   }
   leftovers->LetGoOfFiles();
@@ -237,6 +246,7 @@ std::shared_ptr<MemoryManager> MemoryManager::TakeOver(uint64_t layout_seed) {
   if (impl_->released.load() || !impl_->space->Reset()) return nullptr;
   impl_->UnmapLocked(impl_->address_min, impl_->address_max, false, leftovers);
   impl_->DropHeapReserveLocked(leftovers);
+  impl_->DropTableLocked(leftovers);
   executable = std::exchange(impl_->image.executable, nullptr);
   std::unique_ptr<platform::AddressSpace> space =
       std::exchange(impl_->space, std::make_unique<NoAddressSpace>());
