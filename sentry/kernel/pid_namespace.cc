@@ -201,6 +201,10 @@ void PidNamespace::LeaveProcessGroupLocked(ThreadGroup& group) {
   if (!old->members.empty()) return;
   const auto found = process_groups_.find(old->id);
   if (found != process_groups_.end() && found->second.lock() == old) process_groups_.erase(found);
+  const Session& session = *old->session;
+  const auto own = sessions_.find(session.id);
+  const bool last = old.use_count() == 1 && old->session.use_count() == 1;
+  if (last && own != sessions_.end() && own->second.lock() == old->session) sessions_.erase(own);
 }
 
 }  // namespace sentry

@@ -116,7 +116,8 @@ Result<void> MemoryManager::Impl::MapLocked(uint64_t start, uint64_t end, bool p
   }
   const size_t asked = mappings.size();
   for (const auto& [from, to] : std::exchange(pending, {})) {
-    if (to <= start || end <= from) DescribeLocked(from, to, mappings);
+    if (from < start) DescribeLocked(from, std::min(to, start), mappings);
+    if (end < to) DescribeLocked(std::max(from, end), to, mappings);
   }
   for (size_t i = asked; i < mappings.size(); i++)
     mappings[i].populate = IsWorthPopulating(mappings[i]);
@@ -152,9 +153,15 @@ bool MemoryManager::Impl::MayMapLaterLocked(const Vma& vma, bool populate) const
 }
 
 void MemoryManager::Impl::MapLaterLocked(uint64_t start, uint64_t end) {
-  // What was there already is described anew when its turn comes.
-  std::erase_if(pending,
-                [=](const auto& range) { return start <= range.first && range.second <= end; });
+  // One range for all that belongs together: what is in it is found out when its turn comes.
+  std::erase_if(pending, [&](const auto& range) {
+    const bool touches = range.first <= end && start <= range.second;
+    if (touches) {
+      start = std::min(start, range.first);
+      end = std::max(end, range.second);
+    }
+    return touches;
+  });
   pending.emplace_back(start, end);
   if (pending.size() >= kPendingMax) (void)MapLocked(0, 0, false);
 }
