@@ -114,7 +114,8 @@ bool MemoryManager::Impl::OvercommitsLocked(uint64_t bytes, bool accounted) cons
 }
 
 void MemoryManager::Impl::HostUnmapLocked(uint64_t start, uint64_t end) {
-  if (loading) return;
+  // What is released goes with its address space.
+  if (loading || released.load(std::memory_order_relaxed)) return;
   Result<void> done = space->Unmap(start, end - start);
   if (done.ok() || done.error() == ESRCH) return;
   done = space->Unmap(address_min, address_max - address_min);
