@@ -66,12 +66,12 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork() {
     from.pages.SetCopyOnWrite(vma.start, vma.end, true);
     if (!vma.writable()) continue;
     const bool joins = end == vma.start && protection == vma.protection;
-    if (!joins && end > start) from.HostProtectLocked(start, end, protection & ~PROT_WRITE);
+    if (!joins && end > start) from.HostProtectLocked(start, end, Impl::WithoutWrite(protection));
     if (!joins) start = vma.start;
     end = vma.end;
     protection = vma.protection;
   }
-  if (end > start) from.HostProtectLocked(start, end, protection & ~PROT_WRITE);
+  if (end > start) from.HostProtectLocked(start, end, Impl::WithoutWrite(protection));
 
   std::vector<platform::Mapping> mappings;
   to.DescribeLocked(to.address_min, to.address_max, mappings);
