@@ -17,6 +17,7 @@
 #include "platform/base/user_addr.h"
 #include "platform/platform.h"
 #include "sentry/kernel/credentials.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/thread_group.h"
 #include "sentry/kernel/wait_queue.h"
 #include "sentry/mm/memory_manager.h"
@@ -238,6 +239,7 @@ class Task : public std::enable_shared_from_this<Task> {
   friend class JobControl;
   friend class Kernel;
   friend class PidNamespace;
+  friend class Seccomp;
   friend class SignalDelivery;
   friend class TaskClone;
   friend class TaskExec;
@@ -283,6 +285,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<int64_t> guest_entry_ns_{0};  // When it began; 0: not in guest code.
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
+  SeccompState seccomp_;
 
   // Replaced by the own thread under resource_mu_, which other threads take to look.
   mutable absl::Mutex resource_mu_;
