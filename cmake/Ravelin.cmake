@@ -141,7 +141,7 @@ endfunction()
 # the sandbox, once per platform (labels guest;ptrace and guest;systrap). Differences that we know of
 # are listed in test/guest/expect/; see test/support/guest_runner.
 function(ravelin_guest_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "TRAPS" "TIMEOUT" "SRCS;LIBS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -152,7 +152,11 @@ function(ravelin_guest_test name)
     target_link_options(${name} PRIVATE -static)
   endif()
   set(runner "${CMAKE_SOURCE_DIR}/test/support/guest_runner")
-  foreach(mode native ptrace systrap)
+  set(modes native ptrace systrap)
+  if(ARG_TRAPS)
+    list(APPEND modes traps)  # Without rewritten call sites.
+  endif()
+  foreach(mode ${modes})
     add_test(NAME guest.${name}.${mode}
              COMMAND "${runner}" ${mode} $<TARGET_FILE:${name}> "${CMAKE_BINARY_DIR}/bin/runsc")
     set_tests_properties(guest.${name}.${mode} PROPERTIES

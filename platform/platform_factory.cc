@@ -19,9 +19,11 @@ absl::StatusOr<PlatformKind> ParsePlatformKind(std::string_view name) {
       absl::StrCat("unknown platform \"", base::Absl(name), "\"; known: auto, systrap, ptrace"));
 }
 
-absl::StatusOr<std::unique_ptr<Platform>> CreatePlatform(PlatformKind kind, MemoryPool&) {
+absl::StatusOr<std::unique_ptr<Platform>> CreatePlatform(PlatformKind kind, MemoryPool&,
+                                                         const PlatformOptions& options) {
   if (kind != PlatformKind::kPtrace) {
-    absl::StatusOr<std::unique_ptr<SystrapPlatform>> systrap = SystrapPlatform::Create();
+    absl::StatusOr<std::unique_ptr<SystrapPlatform>> systrap =
+        SystrapPlatform::Create(options.rewrite);
     if (systrap.ok()) return std::unique_ptr<Platform>(*std::move(systrap));
     if (kind == PlatformKind::kSystrap) return systrap.status();
     LOG_INFO("platform: %s; trying ptrace", systrap.status().ToString().c_str());

@@ -288,7 +288,12 @@ Result<Client::Change> Client::Rename(Fid old_dir, std::string_view old_name, Fi
 Result<std::string> Client::ReadLink(Fid fid) { return CallFor<std::string>(ReadLinkRequest{fid}); }
 
 Result<DirReply> Client::ReadDir(const ReadDirRequest& request) {
+  if (request.path.size() > kWalkStepsMax) return Errno(E2BIG);
+  for (const std::string_view name : request.path) TRY(CheckName(name));
   DirReply reply = TRY(CallFor<DirReply>(request));
+  if (!request.path.empty() && !S_ISDIR(reply.attributes.mode)) {
+    return Die("a listing of something that is no directory");
+  }
   // An empty answer that is not the end would have the caller ask for ever.
   if (reply.entries.empty() && !reply.end) return Die("a directory that does not end");
   for (const DirEntry& entry : reply.entries) {

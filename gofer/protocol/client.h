@@ -82,6 +82,7 @@ class Client {
   base::Result<Change> Rename(Fid old_dir, std::string_view old_name, Fid new_dir,
                               std::string_view new_name, uint32_t flags);
   base::Result<std::string> ReadLink(Fid fid);
+  // With a path: new_fid is bound afterwards if the reply is not the end, else unused.
   base::Result<DirReply> ReadDir(const ReadDirRequest& request);
   base::Result<StatFsReply> StatFs(Fid fid);
   base::Result<std::string> GetXattr(Fid fid, std::string_view name);

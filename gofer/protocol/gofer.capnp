@@ -100,6 +100,8 @@ struct Request {
       cookie @42 :UInt64;
       entriesMax @43 :UInt32;
       withAttributes @44 :Bool;
+      path @56 :List(Data);
+      newFid @57 :UInt32;
     }
     statFs :group {
       fid @45 :UInt32;
@@ -149,6 +151,7 @@ struct Response {
     directory :group {
       entries @9 :List(DirEntry);
       end @10 :Bool;
+      attributes @26 :Attributes;
     }
     statFs :group {
       type @11 :UInt64;

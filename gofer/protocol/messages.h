@@ -128,11 +128,16 @@ struct RenameRequest {
 struct ReadLinkRequest {
   Fid fid = kNoFid;
 };
+// With a `path`, the directory is at these names below `fid`, and is read from its start. Then
+// `new_fid` gets bound to it, unless the answer holds all of it: most directories are read in one
+// message and not heard of again.
 struct ReadDirRequest {
   Fid fid = kNoFid;
   uint64_t cookie = 0;  // 0, or that of the last entry seen.
   uint32_t entries_max = 0;
   bool with_attributes = false;
+  std::vector<std::string_view> path{};
+  Fid new_fid = kNoFid;
 };
 struct StatFsRequest {
   Fid fid = kNoFid;
@@ -201,6 +206,8 @@ struct DirEntry {
 struct DirReply {
   std::vector<DirEntry> entries;  // Without "." and "..".
   bool end = false;
+  // Of the directory, if it was given by a path. If this is not the end, it is bound now.
+  Attributes attributes{};
 };
 
 struct StatFsReply {

@@ -181,6 +181,10 @@ void Put(RequestBuilder message, const ReadDirRequest& in) {
   out.setCookie(in.cookie);
   out.setEntriesMax(in.entries_max);
   out.setWithAttributes(in.with_attributes);
+  out.setNewFid(in.new_fid);
+  if (in.path.empty()) return;
+  auto path = out.initPath(static_cast<unsigned>(in.path.size()));
+  for (unsigned i = 0; i < in.path.size(); ++i) path.set(i, ToData(in.path[i]));
 }
 
 void Put(RequestBuilder message, const StatFsRequest& in) { message.initStatFs().setFid(in.fid); }
@@ -297,6 +301,13 @@ bool Take(schema::Request::ReadDir::Reader in, ReadDirRequest& out) {
   out.cookie = in.getCookie();
   out.entries_max = in.getEntriesMax();
   out.with_attributes = in.getWithAttributes();
+  out.new_fid = in.getNewFid();
+  const auto path = in.getPath();
+  if (path.size() > kWalkStepsMax) return false;
+  out.path.resize(path.size());
+  for (unsigned i = 0; i < path.size(); ++i) {
+    if (!Take(path[i], kNameBytesMax, out.path[i])) return false;
+  }
   return out.entries_max >= 1 && out.entries_max <= kDirEntriesMax;
 }
 
@@ -398,6 +409,7 @@ void Put(ResponseBuilder message, const WalkReply& in) {
 void Put(ResponseBuilder message, const DirReply& in) {
   auto out = message.initDirectory();
   out.setEnd(in.end);
+  if (in.attributes.mode != 0) Put(out.initAttributes(), in.attributes);
   auto entries = out.initEntries(static_cast<unsigned>(in.entries.size()));
   for (unsigned i = 0; i < in.entries.size(); ++i) {
     const DirEntry& entry = in.entries[i];
@@ -450,6 +462,7 @@ bool Take(schema::Response::Walk::Reader in, WalkReply& out) {
 
 bool Take(schema::Response::Directory::Reader in, DirReply& out) {
   out.end = in.getEnd();
+  if (in.hasAttributes() && !Take(in.getAttributes(), out.attributes)) return false;
   const auto entries = in.getEntries();
   if (entries.size() > kDirEntriesMax) return false;
   out.entries.resize(entries.size());

@@ -1,10 +1,12 @@
 #include "gofer/server/host.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -85,6 +87,37 @@ absl::StatusOr<base::Fd> OpenProcSelfFd() {
   base::Fd plain(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!plain) return absl::ErrnoToStatus(errno, "the gofer needs /proc: open of /proc/self/fd");
   return plain;
+}
+
+Result<base::Fd> OpenDirectory(int path_fd) {
+  return OpenAt2(path_fd, ".", O_RDONLY | O_DIRECTORY, 0, kConfined);
+}
+
+Result<base::Fd> OpenDirectoryBelow(int dir, const std::string& path) {
+  return OpenAt2(dir, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0,
+                 kConfined | RESOLVE_NO_XDEV);
+}
+
+bool IsOfHostKernel(int path_fd) {
+  struct statfs status;
+  if (fstatfs(path_fd, &status) != 0) return true;
+  switch (static_cast<uint64_t>(status.f_type)) {
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+    case SELINUX_MAGIC:
+    case BPF_FS_MAGIC:
+    case PSTOREFS_MAGIC:
+    case EFIVARFS_MAGIC:
+    case BINFMTFS_MAGIC:
+      return true;
+    default:
+      return false;
+  }
 }
 
 Result<base::Fd> OpenPath(int dir, std::string_view name) {

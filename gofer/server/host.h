@@ -30,6 +30,14 @@ namespace gofer::host {
 // leads from it to the rest.
 absl::StatusOr<base::Fd> OpenProcSelfFd();
 
+// Opens the directory that `path_fd` stands for.
+base::Result<base::Fd> OpenDirectory(int path_fd);
+// Opens the directory at `path` below `dir`: components joined by slashes, each of them
+// IsComponent. EXDEV if a mount is in the way.
+base::Result<base::Fd> OpenDirectoryBelow(int dir, const std::string& path);
+// True for what the host's kernel shows of itself there (/proc, /sys and what is mounted in them).
+bool IsOfHostKernel(int path_fd);
+
 // Precondition for all: IsComponent(name).
 // An O_PATH descriptor of `name` in `dir`, whatever it is.
 base::Result<base::Fd> OpenPath(int dir, std::string_view name);

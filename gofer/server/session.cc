@@ -34,6 +34,7 @@ void ShowForeignOwnersAsRoot(ResponseBody& body) {
   } else if (auto* walk = std::get_if<WalkReply>(&body)) {
     for (Attributes& attributes : walk->steps) ShowForeignOwnerAsRoot(attributes);
   } else if (auto* list = std::get_if<DirReply>(&body)) {
+    ShowForeignOwnerAsRoot(list->attributes);
     for (DirEntry& entry : list->entries) ShowForeignOwnerAsRoot(entry.attributes);
   }
 }
@@ -74,7 +75,7 @@ Result<Session::Node*> Session::FindDirectory(Fid fid) {
 }
 
 Result<void> Session::CheckWritable(const Node& node) {
-  if (node.point->read_only) return Errno(EROFS);
+  if (node.point->read_only || node.is_closed) return Errno(EROFS);
   return {};
 }
 
@@ -90,12 +91,20 @@ Result<void> Session::CheckNewFid(Fid fid) {
   return {};
 }
 
-void Session::Bind(Fid fid, base::Fd path_fd, uint32_t mode, const AttachPoint* point) {
-  if (fid == kNoFid) return;
+Session::Node& Session::Bind(Fid fid, base::Fd path_fd, const Attributes& attributes,
+                             const AttachPoint* point, bool is_closed) {
   Node& node = nodes_[fid];
   node.path_fd = std::move(path_fd);
-  node.type = mode & S_IFMT;
+  node.type = attributes.mode & S_IFMT;
+  node.device = attributes.dev;
+  node.is_closed = is_closed;
   node.point = point;
+  return node;
+}
+
+bool Session::IsClosed(int path_fd, const Attributes& attributes, uint64_t device_above) {
+  return attributes.dev != device_above && S_ISDIR(attributes.mode) &&
+         host::IsOfHostKernel(path_fd);
 }
 
 Session::Body Session::Do(const AttachRequest& request, Outcome&) {
@@ -107,7 +116,7 @@ Session::Body Session::Do(const AttachRequest& request, Outcome&) {
   TRY(CheckNewFid(request.fid));
   base::Fd copy = TRY(host::Reopen(options_.proc_self_fd.get(), found->root_path_fd.get(), O_PATH));
   const Attributes attributes = TRY(host::Stat(copy.get()));
-  Bind(request.fid, std::move(copy), attributes.mode, &*found);
+  if (request.fid != kNoFid) Bind(request.fid, std::move(copy), attributes, &*found, false);
   return ResponseBody(attributes);
 }
 
@@ -120,11 +129,17 @@ Session::Body Session::Do(const WalkRequest& request, Outcome& outcome) {
   base::Fd last;
   int dir = from->path_fd.get();
   uint32_t type = from->type;
+  uint64_t device = from->device;
+  bool is_closed = from->is_closed;
   for (size_t i = 0; i < request.steps.size(); ++i) {
     const WalkStep& step = request.steps[i];
     TRY(CheckName(step.name));
     if (type == S_IFLNK) {
       reply.stop_error = ELOOP;
+      break;
+    }
+    if (is_closed) {
+      reply.stop_error = ENOENT;
       break;
     }
     const Result<void> room = CheckNewFid(step.fid);
@@ -140,9 +155,11 @@ Session::Body Session::Do(const WalkRequest& request, Outcome& outcome) {
     reply.steps.push_back(attributes.value());
     type = attributes.value().mode & S_IFMT;
     dir = next.value().get();
+    is_closed = IsClosed(dir, attributes.value(), device);
+    device = attributes.value().dev;
     // The descriptor moves without changing its number.
     if (step.fid != kNoFid) {
-      Bind(step.fid, std::move(next).value(), type, point);
+      Bind(step.fid, std::move(next).value(), attributes.value(), point, is_closed);
       last.Reset();
     } else {
       last = std::move(next).value();

@@ -67,6 +67,10 @@ class Session {
     ~Node();
     base::Fd path_fd;
     uint32_t type = 0;  // S_IFMT bits; an inode never changes them.
+    uint64_t device = 0;
+    // What the host's kernel says of itself (/proc, /sys): as an empty directory, which the sandbox
+    // mounts its own on. Not so where it is what was attached.
+    bool is_closed = false;
     const AttachPoint* point = nullptr;
     std::unique_ptr<DirectoryReader> reader;  // While a directory is being read.
   };
@@ -89,6 +93,9 @@ class Session {
   Body Do(const XattrRequest& request, Outcome& outcome);
   // session_directory.cc
   Body Do(const ReadDirRequest& request, Outcome& outcome);
+  // Binds a directory below another one to the request's new_fid.
+  base::Result<Node*> BindBelow(const ReadDirRequest& request, DirReply& reply);
+  Body List(Node& node, const ReadDirRequest& request, DirReply reply);
   // Leaves `node.reader` about to deliver what follows `cookie`.
   base::Result<void> OpenDirectory(Node& node, uint64_t cookie);
   void CloseDirectory(Node& node);
@@ -108,7 +115,10 @@ class Session {
   base::Result<void> CheckName(std::string_view name);
   // Whether `fid` may be bound now: a breach if it is in use, ENFILE if the table is full.
   base::Result<void> CheckNewFid(Fid fid);
-  void Bind(Fid fid, base::Fd path_fd, uint32_t mode, const AttachPoint* point);
+  Node& Bind(Fid fid, base::Fd path_fd, const Attributes& attributes, const AttachPoint* point,
+             bool is_closed);
+  // Whether what was found in `dir` is closed.
+  static bool IsClosed(int path_fd, const Attributes& attributes, uint64_t device_above);
 
   Options options_;
   absl::node_hash_map<Fid, Node> nodes_;

@@ -53,7 +53,9 @@ Result<Attributes> Session::Made(const Node& dir, const MakeRequest& request, ba
   const Attributes attributes = TRY(host::Stat(path_fd.get()));
   // Somebody else has put something of another type there.
   if (((attributes.mode ^ request.mode) & S_IFMT) != 0) return Errno(ESTALE);
-  Bind(request.fid, std::move(path_fd), attributes.mode, dir.point);
+  if (request.fid != kNoFid) {
+    Bind(request.fid, std::move(path_fd), attributes, dir.point, dir.is_closed);
+  }
   return attributes;
 }
 

@@ -24,7 +24,7 @@ constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
+absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create(bool offer_entry) {
   if ((getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) == 0) {
     return absl::FailedPreconditionError(
         "systrap needs the FSGSBASE instructions, which this CPU or host kernel does not offer");
@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create() {
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});
   if (!host.ok()) return host.status();
   return std::unique_ptr<SystrapPlatform>(
-      new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs)));
+      new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs), offer_entry));
 }
 
 Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
@@ -53,6 +53,6 @@ Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
 
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }
 uint64_t SystrapPlatform::user_address_max() const { return kStubUserAddressMax; }
-uint64_t SystrapPlatform::syscall_entry() const { return STUB_FAST_ENTRY; }
+uint64_t SystrapPlatform::syscall_entry() const { return offer_entry_ ? STUB_FAST_ENTRY : 0; }
 
 }  // namespace platform

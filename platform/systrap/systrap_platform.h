@@ -20,8 +20,8 @@ namespace platform {
 
 class SystrapPlatform final : public Platform {
  public:
-  // See StubHost::Create for when and where.
-  static absl::StatusOr<std::unique_ptr<SystrapPlatform>> Create();
+  // See StubHost::Create for when and where. `offer_entry`: whether there is a syscall_entry().
+  static absl::StatusOr<std::unique_ptr<SystrapPlatform>> Create(bool offer_entry);
 
   std::string_view name() const override { return "systrap"; }
   base::Result<std::unique_ptr<AddressSpace>> NewAddressSpace() override;
@@ -31,11 +31,12 @@ class SystrapPlatform final : public Platform {
   uint64_t syscall_entry() const override;
 
  private:
-  SystrapPlatform(std::unique_ptr<StubHost> host, uint32_t handover_spins)
-      : host_(std::move(host)), handover_spins_(handover_spins) {}
+  SystrapPlatform(std::unique_ptr<StubHost> host, uint32_t handover_spins, bool offer_entry)
+      : host_(std::move(host)), handover_spins_(handover_spins), offer_entry_(offer_entry) {}
 
   const std::unique_ptr<StubHost> host_;
   const uint32_t handover_spins_;
+  const bool offer_entry_;
 };
 
 }  // namespace platform

@@ -86,6 +86,7 @@ void AddCommonFlags(Flags& flags, CommonOptions& options) {
     options.network = text;
     return absl::OkStatus();
   });
+  AddChoice(flags, "rewrite", &options.rewrite, {"on", "off"});
   flags.Text("debug-log", &options.debug_log);
   flags.Switch("strace", &options.strace);
   flags.Switch("debug", &options.debug);

@@ -19,6 +19,7 @@ struct CommonOptions {
   std::string platform = "auto";  // auto, systrap, ptrace
   std::string network = "none";   // none
   std::string debug_log;          // A directory; empty: no files.
+  std::string rewrite = "on";     // on, off
   bool strace = false;
   bool debug = false;
   bool timing = false;

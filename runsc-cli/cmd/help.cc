@@ -15,6 +15,7 @@ std::string OverviewText() {
 
 Flags that may stand before any command:
   --platform=auto|systrap|ptrace   how guest code is run
+  --rewrite=on|off                 turn system calls that systrap sees often into jumps (default: on)
   --strace                         log each system call with decoded arguments
   --debug, --debug-log DIR         log more; write the logs of the three processes into DIR
   --timing                         say on standard error how long each step of the start took
@@ -35,7 +36,8 @@ CMD cannot be executed, 127 if it is not found.
   --uid N, --gid N           run as this user and group (default: the caller's)
   --volume HOST:GUEST[:ro]   show the host's file or directory HOST at GUEST; what the guest writes
                              there stays, unless :ro is given; may be repeated
-  --platform=auto|systrap|ptrace, --network=none, --strace, --debug, --debug-log DIR, --timing
+  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none, --strace, --debug,
+  --debug-log DIR, --timing
                              as in "runsc help"
 )";
 }

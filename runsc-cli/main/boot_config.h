@@ -55,6 +55,7 @@ struct BootConfig {
   // Bit n-1: the caller ignores signal n, and so does the guest's first program (execve(2) keeps
   // that).
   uint64_t ignored_signals = 0;
+  bool rewrite = true;
   bool strace = false;
   // Bit n: the caller had descriptor n (0, 1, 2) open.
   uint32_t stdio_open = 7;

@@ -33,7 +33,7 @@ void AddPaths(Rows& rows) {
                   {SYS_openat2,
                    "openat2",
                    {FromDescriptor(0), Equals(3, sizeof(open_how))},
-                   "every look-up and open; one component, RESOLVE_BENEATH"},
+                   "every look-up and open; RESOLVE_BENEATH, no links"},
                   {SYS_statx, "statx", {FromDescriptor(0)}, "attributes"},
                   {SYS_readlinkat,
                    "readlinkat",

@@ -138,6 +138,7 @@ absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options) {
   config.arguments = options.command;
   config.environment = MergedEnvironment(options.environment);
   config.platform = options.common.platform;
+  config.rewrite = options.common.rewrite == "on";
   config.strace = options.common.strace;
   config.debug = options.common.debug;
   config.has_log = !options.common.debug_log.empty();

@@ -26,6 +26,7 @@
 #include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/loader/vdso.h"
+#include "sentry/mm/rewrite_stats.h"
 #include "sentry/time/host_clock.h"
 #include "sentry/tty/console_pump.h"
 #include "syscalls/dispatch.h"
@@ -92,7 +93,7 @@ class SandboxGuest : public Guest {
     timing_.Note("has its memory pool");
     auto kind = platform::ParsePlatformKind(config_.platform);
     if (!kind.ok()) return kind.status();
-    auto platform = platform::CreatePlatform(*kind, *pool_);
+    auto platform = platform::CreatePlatform(*kind, *pool_, {.rewrite = config_.rewrite});
     if (!platform.ok()) return platform.status();
     platform_ = *std::move(platform);
     timing_.Note("has its platform");
@@ -134,6 +135,7 @@ class SandboxGuest : public Guest {
     // What else runs in there goes with this process, which is what the end of a first process
     // means anyway; what it has written is written.
     if (console_ != nullptr) console_->Finish();
+    LOG_INFO("%s", sentry::Describe(kernel_->rewrite_stats()).c_str());
     if (!status.ok()) return Fail(kOwnFailure, "the first process was lost");
     const int code =
         WIFSIGNALED(status.value()) ? 128 + WTERMSIG(status.value()) : WEXITSTATUS(status.value());

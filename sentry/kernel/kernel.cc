@@ -13,6 +13,7 @@
 #include "sentry/kernel/host_poller.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/task_exec.h"
+#include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/socket/network_namespace.h"
 
@@ -43,6 +44,7 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       options_(options),
       boot_monotonic_ns_(clock.MonotonicNs()),
       boot_realtime_ns_(clock.RealtimeNs()),
+      rewrite_stats_(std::make_unique<RewriteStats>()),
       host_name_(options.host_name),
       domain_name_(options.domain_name),
       vfs_(std::make_shared<Vfs>()),

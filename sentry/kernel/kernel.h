@@ -27,6 +27,7 @@ class FutexTable;
 class HostPoller;
 class NetworkNamespace;
 class Vdso;
+struct RewriteStats;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry
 // includes nothing above itself. Takes number and arguments from task.registers(); returns the
@@ -88,6 +89,7 @@ class Kernel {
   Random& random() const { return random_; }
   const KernelOptions& options() const { return options_; }
   Vfs& vfs() { return *vfs_; }
+  RewriteStats& rewrite_stats() { return *rewrite_stats_; }  // sentry/mm/rewrite_stats.h
   TimerService& timers() { return *timers_; }
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
@@ -159,6 +161,7 @@ class Kernel {
   const int64_t boot_monotonic_ns_;
   const int64_t boot_realtime_ns_;
   std::atomic<uint64_t> forks_{0};
+  const std::unique_ptr<RewriteStats> rewrite_stats_;
 
   mutable absl::Mutex name_mu_;
   std::string host_name_ ABSL_GUARDED_BY(name_mu_);

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 
 #include "absl/synchronization/mutex.h"
@@ -25,7 +26,13 @@ ResourceLimitValues DefaultResourceLimits(uint64_t tasks_max);
 // Thread-safe.
 class ResourceLimits {
  public:
-  explicit ResourceLimits(const ResourceLimitValues& values) : values_(values) {}
+  explicit ResourceLimits(const ResourceLimitValues& values) : values_(values) {
+    for (size_t i = 0; i < values.size(); ++i) soft_[i] = values[i].soft;
+  }
+  // What most calls want to know, without the lock.
+  uint64_t Soft(int resource) const {
+    return soft_[static_cast<size_t>(resource)].load(std::memory_order_relaxed);
+  }
   ResourceLimit Get(int resource) const ABSL_LOCKS_EXCLUDED(mu_) {
     const absl::ReaderMutexLock lock(&mu_);
     return values_[static_cast<size_t>(resource)];
@@ -33,6 +40,7 @@ class ResourceLimits {
   void Set(int resource, const ResourceLimit& limit) ABSL_LOCKS_EXCLUDED(mu_) {
     const absl::MutexLock lock(&mu_);
     values_[static_cast<size_t>(resource)] = limit;
+    soft_[static_cast<size_t>(resource)].store(limit.soft, std::memory_order_relaxed);
   }
   ResourceLimitValues all() const ABSL_LOCKS_EXCLUDED(mu_) {
     const absl::ReaderMutexLock lock(&mu_);
@@ -42,6 +50,7 @@ class ResourceLimits {
  private:
   mutable absl::Mutex mu_;
   ResourceLimitValues values_ ABSL_GUARDED_BY(mu_);
+  std::array<std::atomic<uint64_t>, kResourceLimitCount> soft_;  // A copy.
 };
 
 struct ResourceUsage {

@@ -4,6 +4,7 @@
 // an event, the event, pending signals, and again. Only that thread changes the task's registers
 // and non-atomic state; other threads reach it through the locked or atomic members named here.
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -93,6 +94,13 @@ class Task : public std::enable_shared_from_this<Task> {
   FdTable& fds() const { return *fds_; }
   std::shared_ptr<FdTable> fds_ref() const;  // Null after exit. Any thread.
   FsContext& fs() const { return *fs_; }
+  // Own thread. No other task can change it: others may look.
+  bool is_only_user_of_fs() const {
+    if (fs_.use_count() != 1) return false;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return true;
+  }
+  bool is_only_user_of_fds() const { return fds_sharers_->load(std::memory_order_acquire) == 1; }
   std::shared_ptr<FsContext> fs_ref() const;  // Null after exit. Any thread.
   // unshare(2), close_range(2): an own copy unless the task is the only user. Own thread.
   void UnshareFds();
@@ -101,6 +109,7 @@ class Task : public std::enable_shared_from_this<Task> {
   CredentialsRef credentials() const;
   // Own thread only: no lock, no count.
   const Credentials& own_credentials() const { return *credentials_; }
+  const CredentialsRef& own_credentials_ref() const { return credentials_; }
   void set_credentials(CredentialsRef credentials);
   // RLIMIT_NOFILE's soft limit, for FdTable.
   uint64_t fd_limit() const { return group_->Limit(RLIMIT_NOFILE); }
@@ -112,6 +121,16 @@ class Task : public std::enable_shared_from_this<Task> {
   template <typename P, typename T>
   base::Result<void> CopyOut(P pointer, const T& value) {
     return memory().CopyOut(pointer, value);
+  }
+  // EBADF. What the descriptor refers to, as long as the running call needs it and closes none.
+  base::Result<FileHold> HoldFile(int32_t fd) const {
+    return fds_->Hold(fd, is_only_user_of_fds());
+  }
+  // EBADF also for O_PATH descriptors.
+  base::Result<FileHold> HoldFileForIo(int32_t fd) const {
+    base::Result<FileHold> file = HoldFile(fd);
+    if (file.ok() && file.value()->is_path_only()) return base::Errno(EBADF);
+    return file;
   }
   // Shorthand for fds().Install(file, cloexec, fd_limit()).
   base::Result<int32_t> InstallFile(FileRef file, bool close_on_exec);
@@ -257,7 +276,8 @@ class Task : public std::enable_shared_from_this<Task> {
   void Kill() { SetWakeBits(kKilled | kInterrupt); }
   void SleepOnWakeState(uint32_t expected, int64_t timeout_ns);
   void WaitForVfork();
-  void HandleEvent(const platform::Event& event);
+  void HandleEvent(platform::Event event);
+  void HandleNewSyscall(platform::SyscallPath path);
   void HandleSyscall();
   void HandleFault(const platform::Event& event);
   void FinishSyscall(int64_t result);
@@ -286,6 +306,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
   SeccompState seccomp_;
+  std::array<uint64_t, 3> calls_{};  // By platform::SyscallPath. The own thread's.
 
   // Replaced by the own thread under resource_mu_, which other threads take to look.
   mutable absl::Mutex resource_mu_;

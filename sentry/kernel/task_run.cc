@@ -10,6 +10,7 @@
 #include "platform/base/log.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
+#include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/signal/signal_frame.h"
 
@@ -33,6 +34,9 @@ void* Task::ThreadMain(void* self) {
     task->host_tid_ = static_cast<int32_t>(syscall(SYS_gettid));
   }
   while (task->RunOnce()) {
+  }
+  for (size_t path = 0; path < task->calls_.size(); path++) {
+    task->kernel_.rewrite_stats().calls[path].fetch_add(task->calls_[path]);
   }
   task->kernel_.TaskLeft();
   return nullptr;
@@ -85,10 +89,11 @@ bool Task::RunOnce() {
   return true;
 }
 
-void Task::HandleEvent(const platform::Event& event) {
+void Task::HandleEvent(platform::Event event) {
+  if (event.kind != platform::EventKind::kSyscall) memory_->HideRewriting(event, registers_);
   switch (event.kind) {
     case platform::EventKind::kSyscall:
-      HandleSyscall();
+      HandleNewSyscall(event.path);
       break;
     case platform::EventKind::kFault:
       HandleFault(event);
@@ -126,6 +131,16 @@ void Task::HandleFault(const platform::Event& event) {
   info.code = unresolved->code;
   info.address = event.address;
   ForceSignal(info);
+}
+
+// One that has just been made, not one that goes on.
+void Task::HandleNewSyscall(platform::SyscallPath path) {
+  calls_[static_cast<size_t>(path)]++;
+  if (path == platform::SyscallPath::kTrap) {
+    memory_->NoteTrappedCall(registers_.rip - kSyscallInstructionBytes, registers_.orig_rax,
+                             kernel_.rewrite_stats());
+  }
+  HandleSyscall();
 }
 
 void Task::HandleSyscall() {

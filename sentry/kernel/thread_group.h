@@ -70,7 +70,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   // --- Limits and accounting. Any thread.
   ResourceLimits& limits() { return limits_; }
   // The soft limit.
-  uint64_t Limit(int resource) const { return limits_.Get(resource).soft; }
+  uint64_t Limit(int resource) const { return limits_.Soft(resource); }
   // After RLIMIT_CPU was set or inherited: SIGXCPU at the soft limit and each second after it,
   // SIGKILL at the hard one.
   void WatchCpuLimit() ABSL_LOCKS_EXCLUDED(timers_mu_);

@@ -45,7 +45,9 @@ class VfsProgramOpener final : public ProgramOpener {
  public:
   explicit VfsProgramOpener(Task& task) : task_(task) {}
   Result<std::shared_ptr<ProgramFile>> Open(std::string_view path) override {
-    const Path found = TRY(task_.kernel().vfs().Walk(task_, Path{}, path, WalkOptions{}));
+    WalkOptions options;
+    options.will_open = true;
+    const Path found = TRY(task_.kernel().vfs().Walk(task_, Path{}, path, options));
     return MakeProgramFile(task_, TRY(OpenExecutable(task_, found)));
   }
 

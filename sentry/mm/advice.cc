@@ -115,6 +115,7 @@ Result<void> CheckArea(const Vma& vma, int advice) {
 Result<void> MemoryManager::Impl::DropPagesLocked(const Vma& vma, uint64_t start, uint64_t end,
                                                   Leftovers& leftovers) {
   if (vma.shared) return {};
+  ForgetCodeLocked(start, end);
   bool remap = false;
   uint64_t at = start;
   while (at < end) {

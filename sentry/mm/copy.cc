@@ -250,6 +250,12 @@ Result<size_t> MemoryManager::ForceCopyIn(UserAddr addr, std::span<std::byte> ou
 }
 
 Result<size_t> MemoryManager::ForceCopyOut(UserAddr addr, std::span<const std::byte> data) {
+  if (impl_->syscall_entry != 0) {
+    // A debugger writes back what it has read, whole words of it.
+    Leftovers leftovers(*this);
+    absl::MutexLock lock(&impl_->mu);
+    impl_->RevertCodeLocked(addr.value(), addr.value() + data.size(), leftovers);
+  }
   return CountOrFault(
       impl_->Copy(addr.value(), nullptr, data.data(), data.size(), {.write = true, .force = true}),
       data.size());

@@ -74,6 +74,7 @@ Result<std::shared_ptr<MemoryManager>> MemoryManager::Fork() {
   if (end > start) from.HostProtectLocked(start, end, Impl::WithoutWrite(protection));
 
   std::vector<platform::Mapping> mappings;
+  to.InheritPatchesLocked(from.patches, mappings);
   to.DescribeLocked(to.address_min, to.address_max, mappings);
   if (mappings.size() > kForkMappingsMax) mappings.resize(kForkMappingsMax);
   const Result<void> mapped = mappings.empty() ? Result<void>() : to.space->MapAll(mappings);

@@ -23,8 +23,8 @@ constexpr uint64_t kBounceBytesMax = uint64_t{1} << 20;
 IoBuffer::IoBuffer(MemoryManager& memory, UserAddr addr, uint64_t length)
     : memory_(&memory), ranges_({{addr, length}}), remaining_(length) {}
 
-IoBuffer::IoBuffer(MemoryManager& memory, std::vector<UserRange> ranges)
-    : memory_(&memory), ranges_(std::move(ranges)) {
+IoBuffer::IoBuffer(MemoryManager& memory, const std::vector<UserRange>& ranges)
+    : memory_(&memory), ranges_(ranges.begin(), ranges.end()) {
   for (const UserRange& range : ranges_) remaining_ += range.length;
 }
 
@@ -162,7 +162,7 @@ void IoBuffer::Gather(uint64_t length, bool fill, Gathered& gathered) {
 }
 
 // For memory that the sentry cannot point at: file pages that are not in the pool, and zero pages.
-Result<size_t> IoBuffer::Bounce(uint64_t length, bool fill, const HostOperation& operation) {
+Result<size_t> IoBuffer::Bounce(uint64_t length, bool fill, HostOperation operation) {
   std::vector<std::byte> bounce(std::min({length, remaining_, kBounceBytesMax}));
   if (!fill) {
     // The cursor moves by what the operation took.
@@ -181,8 +181,7 @@ Result<size_t> IoBuffer::Bounce(uint64_t length, bool fill, const HostOperation&
   return CopyOut(std::span(bounce).first(moved));
 }
 
-Result<size_t> IoBuffer::WithHostMemory(uint64_t length, bool fill,
-                                        const HostOperation& operation) {
+Result<size_t> IoBuffer::WithHostMemory(uint64_t length, bool fill, HostOperation operation) {
   length = std::min(length, remaining_);
   if (length == 0) return size_t{0};
   if (memory_ == nullptr) {

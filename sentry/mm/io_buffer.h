@@ -8,10 +8,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
 #include "platform/base/result.h"
 #include "platform/base/user_addr.h"
 
@@ -28,7 +29,7 @@ class IoBuffer {
  public:
   // `memory` outlives the buffer.
   IoBuffer(MemoryManager& memory, base::UserAddr addr, uint64_t length);
-  IoBuffer(MemoryManager& memory, std::vector<UserRange> ranges);
+  IoBuffer(MemoryManager& memory, const std::vector<UserRange>& ranges);
   explicit IoBuffer(std::span<std::byte> sentry_bytes);
   // Only for CopyIn-side uses (writes).
   explicit IoBuffer(std::span<const std::byte> sentry_bytes);
@@ -51,8 +52,8 @@ class IoBuffer {
   // `fill`), calls `operation` with host iovecs for them (at most 64, at least one byte), advances
   // by its result. The memory stays valid, and is not given to anyone else, during the call.
   // `operation` must not block for long. EFAULT if the first byte is not accessible.
-  using HostOperation = std::function<base::Result<size_t>(std::span<const iovec>)>;
-  base::Result<size_t> WithHostMemory(uint64_t length, bool fill, const HostOperation& operation);
+  using HostOperation = absl::FunctionRef<base::Result<size_t>(std::span<const iovec>)>;
+  base::Result<size_t> WithHostMemory(uint64_t length, bool fill, HostOperation operation);
 
  private:
   struct Cursor {
@@ -63,10 +64,10 @@ class IoBuffer {
   Cursor Current(uint64_t length);
   // With the memory's lock held.
   void Gather(uint64_t length, bool fill, Gathered& gathered);
-  base::Result<size_t> Bounce(uint64_t length, bool fill, const HostOperation& operation);
+  base::Result<size_t> Bounce(uint64_t length, bool fill, HostOperation operation);
 
-  MemoryManager* memory_ = nullptr;  // Null: ranges are addresses in the sentry.
-  std::vector<UserRange> ranges_;
+  MemoryManager* memory_ = nullptr;           // Null: ranges are addresses in the sentry.
+  absl::InlinedVector<UserRange, 1> ranges_;  // One, nearly always.
   size_t index_ = 0;
   uint64_t offset_ = 0;
   uint64_t remaining_ = 0;

@@ -68,7 +68,9 @@ Result<uint64_t> MemoryManager::Impl::ChooseAddressLocked(const MmapRequest& req
   uint64_t hint = request.address > ~uint64_t{0} - kPageSize ? 0 : PageDown(request.address);
   if (hint != 0) {
     hint = std::max(hint, address_min);
-    if (hint < address_max && length <= address_max - hint &&
+    const bool in_table = patches.reserved() && hint < platform::rewrite::kTableEnd &&
+                          hint + length > platform::rewrite::kTableStart;
+    if (!in_table && hint < address_max && length <= address_max - hint &&
         ((request.flags & MAP_32BIT) == 0 || hint + length <= k32BitHigh)) {
       auto next = vmas.FindFrom(hint);
       uint64_t limit = next == vmas.end() ? address_max : next->second.start;
@@ -85,7 +87,8 @@ Result<uint64_t> MemoryManager::Impl::ChooseAddressLocked(const MmapRequest& req
 
 std::optional<uint64_t> MemoryManager::Impl::FindFreeLocked(uint64_t length, int flags) {
   if ((flags & MAP_32BIT) != 0) return vmas.FindGapAbove(length, k32BitLow, k32BitHigh);
-  std::optional<uint64_t> found = vmas.FindGapBelow(length, address_min, mmap_base);
+  const uint64_t low = patches.reserved() ? platform::rewrite::kTableEnd : address_min;
+  std::optional<uint64_t> found = vmas.FindGapBelow(length, low, mmap_base);
   if (!found.has_value()) found = vmas.FindGapAbove(length, mmap_base, address_max);
   return found;
 }
@@ -130,6 +133,7 @@ void MemoryManager::Impl::UnmapLocked(uint64_t start, uint64_t end, bool from_ho
   vmas.Split(start);
   vmas.Split(end);
   if (from_host) HostUnmapLocked(start, end);
+  ForgetCodeLocked(start, end);
   auto it = vmas.FindFrom(start);
   while (it != vmas.end() && it->second.start < end) {
     if (it->second.locked) locked_bytes -= it->second.size();
@@ -230,6 +234,7 @@ Result<uint64_t> MemoryManager::Mmap(const MmapRequest& request) {
                                              (vma.shared && request.mappable == nullptr));
   if (impl_->OvercommitsLocked(length, accounted)) return Errno(ENOMEM);
 
+  impl_->YieldTableLocked(start, end, leftovers);
   if (replaced > 0) {
     // The new mapping replaces the old one in the stub in one step if it covers all of it.
     const bool covers = vma.private_anonymous() && vma.accessible() && length <= kEagerBytesMax;
@@ -399,6 +404,9 @@ Result<void> MemoryManager::Mprotect(uint64_t address, uint64_t length, int prot
     }
     impl_->vmas.Split(at);
     impl_->vmas.Split(to);
+    if (!it->second.writable() && (protection & PROT_WRITE) != 0) {
+      impl_->RevertCodeLocked(at, to, leftovers);
+    }
     result = impl_->ProtectAreaLocked(impl_->vmas.Find(at), protection);
     if (!result.ok()) break;
     at = to;

@@ -74,7 +74,10 @@ MemoryManager::Impl::Impl(MemoryManager& owner, platform::Platform& host_platfor
       space(std::move(address_space)),
       address_min(host_platform.user_address_min()),
       address_max(host_platform.user_address_max()),
-      id(NextId()) {}
+      id(NextId()),
+      syscall_entry(host_platform.syscall_entry()) {
+  patches.syscall_entry = syscall_entry;
+}
 
 MemoryManager::MemoryManager() = default;
 
@@ -110,6 +113,10 @@ void MemoryManager::ConfigureLayout(uint64_t stack_limit_bytes) {
 std::optional<FaultSignal> MemoryManager::HandleFault(uint64_t address, uint8_t access) {
   Leftovers leftovers(*this);
   absl::MutexLock lock(&impl_->mu);
+  if ((access & platform::kAccessWrite) == 0 && impl_->patches.reserved() &&
+      impl_->RestoreTableLocked(address)) {
+    return std::nullopt;
+  }
   auto it = impl_->AreaForLocked(address);
   if (it == impl_->vmas.end()) return FaultSignal{SIGSEGV, SEGV_MAPERR};
   const Vma& vma = it->second;
@@ -142,6 +149,7 @@ void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, ui
         file_end >= vma_file_end ? vma.end : PageUp(vma.start + (file_end - vma.offset));
     if (vma.shared || private_copies) {
       impl_->HostUnmapLocked(from, to);
+      impl_->ForgetCodeLocked(from, to);
       if (!vma.shared) impl_->pages.Remove(from, to, leftovers.ranges);
       continue;
     }
@@ -161,6 +169,7 @@ void MemoryManager::ReleaseAll() {
     impl_->UnmapLocked(impl_->address_min, impl_->address_max, true, leftovers);
   }
   impl_->DropHeapReserveLocked(leftovers);
+  impl_->ReleaseTableLocked(leftovers);
   executable = std::exchange(impl_->image.executable, nullptr);
 }
 

@@ -21,6 +21,7 @@
 namespace sentry {
 
 class File;
+struct RewriteStats;
 
 // mmap(2)'s arguments after validation of the descriptor.
 struct MmapRequest {
@@ -188,6 +189,13 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // The pages of a file that are registered by AddMapping changed their backing or are gone
   // (truncate).
   void InvalidateFile(const Mappable& mappable, uint64_t offset, uint64_t length);
+
+  // --- System calls rewritten into jumps (platform/rewrite). The instruction at `site` trapped,
+  // with this rax: rewrites it if it does so often.
+  void NoteTrappedCall(uint64_t site, uint64_t rax, RewriteStats& stats);
+  // For events other than kSyscall: turns one from inside a rewritten call into what it would be
+  // had the code been left alone.
+  void HideRewriting(platform::Event& event, platform::Registers& registers);
 
   // fork: private pages become copy-on-write on both sides.
   base::Result<std::shared_ptr<MemoryManager>> Fork();

@@ -17,6 +17,8 @@
 #include "platform/base/check.h"
 #include "platform/base/user_addr.h"
 #include "platform/platform.h"
+#include "platform/rewrite/call_site.h"
+#include "sentry/mm/code_patches.h"
 #include "sentry/mm/memory_manager.h"
 #include "sentry/mm/private_pages.h"
 #include "sentry/mm/vma_map.h"
@@ -189,6 +191,32 @@ struct MemoryManager::Impl {
   base::Result<void> SetLockLocked(uint64_t start, uint64_t end, bool locked, bool on_fault,
                                    Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
+  // --- Rewritten system calls (rewrite.cc).
+  platform::rewrite::Refusal RewriteLocked(uint64_t site, uint64_t rax, Leftovers& leftovers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Replaces the pages of the edits by edited copies, in one step. False, and nothing has changed,
+  // if the bytes are not as the edits say or there is no memory.
+  bool EditCodeLocked(std::span<const platform::rewrite::Edit> edits, bool undo,
+                      Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Gives the sites in the range their own bytes back: before the guest, or a debugger, may write
+  // there, and before pages move.
+  void RevertCodeLocked(uint64_t start, uint64_t end, Leftovers& leftovers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The pages in the range have gone.
+  void ForgetCodeLocked(uint64_t start, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The entry that does this, an old one or the next. nullopt: no memory, or the table is full.
+  std::optional<size_t> EntryForLocked(const platform::rewrite::Trampoline& trampoline,
+                                       Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool MapTableLocked(size_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // After a fault. False if there is no such part of the table.
+  bool RestoreTableLocked(uint64_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void ReleaseTableLocked(Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The guest wants to have [start, end): if the table is in the way, rewriting ends here.
+  void YieldTableLocked(uint64_t start, uint64_t end, Leftovers& leftovers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void InheritPatchesLocked(const CodePatches& parent, std::vector<platform::Mapping>& mappings)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
   // --- Copies (copy.cc).
   Piece FindPieceLocked(uint64_t address, uint64_t length, CopyAccess access)
       ABSL_SHARED_LOCKS_REQUIRED(mu);
@@ -233,6 +261,11 @@ struct MemoryManager::Impl {
   uint64_t virtual_bytes_max ABSL_GUARDED_BY(mu) = 0;
   mutable std::atomic<uint64_t> resident_bytes_max{0};
   Image image ABSL_GUARDED_BY(mu);
+  const uint64_t syscall_entry;  // 0: nothing is rewritten.
+  TrapCounters counters;
+  CodePatches patches ABSL_GUARDED_BY(mu);
+  RewriteStats* stats ABSL_GUARDED_BY(mu) =
+      nullptr;  // The kernel's; null before the first rewrite.
 };
 
 }  // namespace sentry

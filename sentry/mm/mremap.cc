@@ -98,6 +98,9 @@ Result<uint64_t> MemoryManager::Impl::MoveLocked(const RemapRequest& request, ui
   const bool is_private = !fresh.shared;
   const bool keep_old = (request.flags & MREMAP_DONTUNMAP) != 0;
 
+  YieldTableLocked(target, target + request.new_length, leftovers);
+  RevertCodeLocked(source, source + request.old_length, leftovers);
+  ForgetCodeLocked(source, source + request.old_length);
   // Before anything has moved, so that a refusal changes nothing.
   if (fresh.private_anonymous() && fresh.accessible() && fresh.size() <= kEagerBytesMax &&
       moved < request.new_length) {

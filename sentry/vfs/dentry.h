@@ -33,10 +33,23 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   std::shared_ptr<Dentry> parent() const ABSL_LOCKS_EXCLUDED(name_mu_);
   std::string name() const ABSL_LOCKS_EXCLUDED(name_mu_);
   bool is_root() const { return parent() == nullptr; }
+  // Without a reference: for a read section (read_sections.h), or whoever holds the dentry and the
+  // rename lock.
+  Dentry* parent_unreferenced() const { return parent_now_.load(std::memory_order_acquire); }
+  // In the table of its directory. One that was found without a lock and is referenced since is as
+  // good as one that was found under the lock if this is still true.
+  bool is_indexed() const { return indexed_.load(std::memory_order_seq_cst); }
   // Unlinked or replaced: not reachable by its name any more ("(deleted)" in /proc).
   bool is_deleted() const { return deleted_.load(std::memory_order_acquire); }
   // True if a mount is attached here in some mount of this file system.
   bool has_mounts() const { return mounts_here_.load(std::memory_order_acquire) > 0; }
+
+  // The cache's clock passes it over once more.
+  void MarkUsed() {
+    // Most are marked: no write to a line that all readers share.
+    if (!referenced_.load(std::memory_order_relaxed))
+      referenced_.store(true, std::memory_order_relaxed);
+  }
 
   // Serialises changes of this directory (Linux's i_rwsem): held for writing around Create..
   // Rename, for reading around Lookup. Parents before children; two unrelated ones only under the
@@ -45,11 +58,12 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
 
  private:
   friend class DentryCache;
+  friend class DentryIndex;
   friend class Vfs;
 
   const FileSystemRef
       file_system_;  // Of a root only: so the file system outlives all dentries of its tree.
-  const InodeRef inode_;
+  InodeRef inode_;
   std::atomic<bool> deleted_{false};
   std::atomic<bool> referenced_{true};  // Used since the cache's clock hand passed.
   std::atomic<int> mounts_here_{0};
@@ -58,7 +72,17 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
   absl::flat_hash_map<std::string, std::shared_ptr<Dentry>> children_ ABSL_GUARDED_BY(children_mu_);
   mutable absl::Mutex name_mu_ ABSL_ACQUIRED_AFTER(children_mu_);
   std::shared_ptr<Dentry> parent_ ABSL_GUARDED_BY(name_mu_);
-  std::string name_ ABSL_GUARDED_BY(name_mu_);
+  const std::string first_name_;
+  std::shared_ptr<const std::string> new_name_ ABSL_GUARDED_BY(name_mu_);  // Once renamed.
+
+  // --- For those who read without locks. What parent_ and the name are; whatever one of these has
+  // pointed to lives until the sections have ended that may have seen it.
+  std::atomic<Dentry*> parent_now_;
+  std::atomic<const std::string*> name_now_;
+  // In the DentryIndex.
+  std::atomic<uint64_t> index_hash_{0};
+  std::atomic<Dentry*> index_next_{nullptr};
+  std::atomic<bool> indexed_{false};
 };
 
 using DentryRef = std::shared_ptr<Dentry>;

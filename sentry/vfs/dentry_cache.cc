@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/hash/hash.h"
 #include "platform/base/strings.h"
 
 namespace sentry {
@@ -18,9 +19,13 @@ Dentry::Dentry(std::shared_ptr<Dentry> parent, std::string name, InodeRef inode)
                        : nullptr),
       inode_(std::move(inode)),
       parent_(std::move(parent)),
-      name_(std::move(name)) {}
+      first_name_(std::move(name)),
+      parent_now_(parent_.get()),
+      name_now_(&first_name_) {}
 
 Dentry::~Dentry() {
+  // Before the way up: the root's dentry may be the last to hold the file system.
+  inode_.reset();
   // The last reference to a chain of ancestors may go with this one, and a path may be longer than
   // a stack is deep.
   std::shared_ptr<Dentry> up;
@@ -45,20 +50,69 @@ std::shared_ptr<Dentry> Dentry::parent() const {
 
 std::string Dentry::name() const {
   const absl::MutexLock lock(&name_mu_);
-  return name_;
+  return *name_now_.load(std::memory_order_relaxed);
 }
 
 bool Mount::read_only() const {
   return (flags.load(std::memory_order_relaxed) & MS_RDONLY) != 0 || file_system->read_only();
 }
 
+// ---- The index.
+
+namespace {
+
+uint64_t HashOf(const Dentry& directory, std::string_view name) {
+  return absl::HashOf(&directory, base::Absl(name));
+}
+
+}  // namespace
+
+DentryIndex::DentryIndex() : buckets_(new std::atomic<Dentry*>[kBuckets]()) {}
+
+Dentry* DentryIndex::Find(const Dentry& directory, std::string_view name) const {
+  // An entry that moves to another bucket takes a reader along: he may go on there for a while.
+  constexpr int kStepsMax = 64;
+  const uint64_t hash = HashOf(directory, name);
+  Dentry* at = BucketOf(hash).load(std::memory_order_acquire);
+  for (int step = 0; at != nullptr && step < kStepsMax; ++step) {
+    if (at->index_hash_.load(std::memory_order_relaxed) == hash &&
+        at->parent_now_.load(std::memory_order_acquire) == &directory &&
+        *at->name_now_.load(std::memory_order_acquire) == name) {
+      return at->indexed_.load(std::memory_order_acquire) ? at : nullptr;
+    }
+    at = at->index_next_.load(std::memory_order_acquire);
+  }
+  return nullptr;
+}
+
+void DentryIndex::Add(Dentry& entry, const Dentry& directory, std::string_view name) {
+  const uint64_t hash = HashOf(directory, name);
+  std::atomic<Dentry*>& bucket = BucketOf(hash);
+  const absl::MutexLock lock(&mu_);
+  entry.index_hash_.store(hash, std::memory_order_relaxed);
+  entry.index_next_.store(bucket.load(std::memory_order_relaxed), std::memory_order_release);
+  entry.indexed_.store(true, std::memory_order_seq_cst);
+  bucket.store(&entry, std::memory_order_release);
+}
+
+void DentryIndex::Remove(Dentry& entry) {
+  const absl::MutexLock lock(&mu_);
+  if (!entry.indexed_.exchange(false, std::memory_order_seq_cst)) return;
+  std::atomic<Dentry*>* link = &BucketOf(entry.index_hash_.load(std::memory_order_relaxed));
+  while (link->load(std::memory_order_relaxed) != &entry) {
+    link = &link->load(std::memory_order_relaxed)->index_next_;
+  }
+  // Its own link stays: readers that are at it go on from there.
+  link->store(entry.index_next_.load(std::memory_order_relaxed), std::memory_order_release);
+}
+
+// ---- The cache.
+
 DentryRef DentryCache::Find(const Dentry& directory, std::string_view name) {
   const absl::ReaderMutexLock lock(&directory.children_mu_);
   const auto found = directory.children_.find(base::Absl(name));
   if (found == directory.children_.end()) return nullptr;
-  if (!found->second->referenced_.load(std::memory_order_relaxed)) {
-    found->second->referenced_.store(true, std::memory_order_relaxed);
-  }
+  found->second->MarkUsed();
   return found->second;
 }
 
@@ -70,20 +124,32 @@ DentryRef DentryCache::Replace(const DentryRef& directory, std::string_view name
   return Put(directory, name, std::move(inode), true);
 }
 
+void DentryCache::AddToIndex(Dentry& entry, const Dentry& directory, std::string_view name) {
+  // What others may change behind our back is asked for again each time.
+  if (directory.inode()->file_system().CachesDentries()) index_.Add(entry, directory, name);
+}
+
 DentryRef DentryCache::Put(const DentryRef& directory, std::string_view name, InodeRef inode,
                            bool replace) {
   DentryRef entry = std::make_shared<Dentry>(directory, std::string(name), std::move(inode));
-  DentryRef replaced;  // Destroyed outside the lock: it may own the last reference to an inode.
+  DentryRef replaced;
   {
     const absl::MutexLock lock(&directory->children_mu_);
     DentryRef& place = directory->children_[base::Absl(name)];
     if (place != nullptr && !replace && !(place->is_negative() && !entry->is_negative()))
       return place;
     replaced = std::exchange(place, entry);
-    if (replaced != nullptr && !replaced->is_negative())
-      replaced->deleted_.store(true, std::memory_order_release);
+    if (replaced != nullptr) {
+      index_.Remove(*replaced);
+      if (!replaced->is_negative()) replaced->deleted_.store(true, std::memory_order_release);
+    }
+    AddToIndex(*entry, *directory, name);
   }
-  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
+  if (replaced != nullptr) {
+    if (replaced->is_directory()) Prune(replaced);
+    sections_.Retire(std::move(replaced));
+    sections_.Collect();
+  }
   Track(entry);
   return entry;
 }
@@ -97,12 +163,27 @@ void DentryCache::Remove(const DentryRef& directory, Dentry& child, bool leave_n
     if (found != directory->children_.end() && found->second.get() == &child) {
       removed = std::move(found->second);
       directory->children_.erase(found);
+      index_.Remove(child);
     }
     child.deleted_.store(true, std::memory_order_release);
   }
-  if (removed != nullptr && removed->is_directory())
-    PruneTree(removed);  // Names that it is known not to have.
+  if (removed != nullptr) {
+    if (removed->is_directory()) Prune(removed);  // Names that it is known not to have.
+    sections_.Retire(std::move(removed));
+    sections_.Collect();
+  }
   if (leave_negative) Insert(directory, name, nullptr);
+}
+
+void DentryCache::SetPlace(const DentryRef& child, const DentryRef& to, std::string_view name) {
+  auto new_name = std::make_shared<const std::string>(name);
+  const absl::MutexLock lock(&child->name_mu_);
+  child->name_now_.store(new_name.get(), std::memory_order_release);
+  child->new_name_.swap(new_name);
+  sections_.Retire(std::move(new_name));
+  if (child->parent_ == to) return;
+  child->parent_now_.store(to.get(), std::memory_order_release);
+  sections_.Retire(std::exchange(child->parent_, to));
 }
 
 void DentryCache::Move(const DentryRef& from, const DentryRef& child, const DentryRef& to,
@@ -110,6 +191,7 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
   const std::string old_name = child->name();
   DentryRef replaced;
   DentryRef removed;
+  renames_begun_.fetch_add(1, std::memory_order_seq_cst);
   {
     const absl::MutexLock lock(&from->children_mu_);
     const auto found = from->children_.find(old_name);
@@ -117,18 +199,23 @@ void DentryCache::Move(const DentryRef& from, const DentryRef& child, const Dent
       removed = std::move(found->second);
       from->children_.erase(found);
     }
+    index_.Remove(*child);
   }
-  {
-    const absl::MutexLock lock(&child->name_mu_);
-    child->parent_ = to;
-    child->name_ = std::string(name);
-  }
+  SetPlace(child, to, name);
   {
     const absl::MutexLock lock(&to->children_mu_);
     replaced = std::exchange(to->children_[base::Absl(name)], child);
-    if (replaced != nullptr) replaced->deleted_.store(true, std::memory_order_release);
+    if (replaced != nullptr) {
+      index_.Remove(*replaced);
+      replaced->deleted_.store(true, std::memory_order_release);
+    }
+    AddToIndex(*child, *to, name);
   }
-  if (replaced != nullptr && replaced->is_directory()) PruneTree(replaced);
+  renames_finished_.fetch_add(1, std::memory_order_seq_cst);
+  if (replaced != nullptr && replaced->is_directory()) Prune(replaced);
+  sections_.Retire(std::move(replaced));
+  sections_.Retire(std::move(removed));
+  sections_.Collect();
   if (leave_negative) Insert(from, old_name, nullptr);
   // Lock orders follow the tree, and the tree has changed.
   child->change_mu_.ForgetDeadlockInfo();
@@ -140,29 +227,35 @@ void DentryCache::Exchange(const DentryRef& directory_a, const DentryRef& a,
                            const DentryRef& directory_b, const DentryRef& b) {
   const std::string name_a = a->name();
   const std::string name_b = b->name();
-  {
-    const absl::MutexLock lock(&directory_a->children_mu_);
-    directory_a->children_[name_a] = b;
-  }
-  {
-    const absl::MutexLock lock(&directory_b->children_mu_);
-    directory_b->children_[name_b] = a;
-  }
-  {
-    const absl::MutexLock lock(&a->name_mu_);
-    a->parent_ = directory_b;
-    a->name_ = name_b;
-  }
-  {
-    const absl::MutexLock lock(&b->name_mu_);
-    b->parent_ = directory_a;
-    b->name_ = name_a;
-  }
+  renames_begun_.fetch_add(1, std::memory_order_seq_cst);
+  // Neither has a place while they change.
+  index_.Remove(*a);
+  index_.Remove(*b);
+  SetPlace(a, directory_b, name_b);
+  SetPlace(b, directory_a, name_a);
+  const auto put = [this](const DentryRef& directory, const DentryRef& entry,
+                          const std::string& name) {
+    const absl::MutexLock lock(&directory->children_mu_);
+    // Somebody may have looked the name up meanwhile, with whatever result.
+    DentryRef& place = directory->children_[name];
+    if (place != nullptr) index_.Remove(*place);
+    sections_.Retire(std::exchange(place, entry));
+    AddToIndex(*entry, *directory, name);
+  };
+  put(directory_a, b, name_a);
+  put(directory_b, a, name_b);
+  renames_finished_.fetch_add(1, std::memory_order_seq_cst);
+  sections_.Collect();
   for (const DentryRef& each : {directory_a, directory_b, a, b})
     each->change_mu_.ForgetDeadlockInfo();
 }
 
 void DentryCache::PruneTree(const DentryRef& root) {
+  Prune(root);
+  sections_.Collect();
+}
+
+void DentryCache::Prune(const DentryRef& root) {
   std::vector<DentryRef> pending{root};
   while (!pending.empty()) {
     const DentryRef directory = std::move(pending.back());
@@ -171,35 +264,55 @@ void DentryCache::PruneTree(const DentryRef& root) {
     {
       const absl::MutexLock lock(&directory->children_mu_);
       children.swap(directory->children_);
+      for (auto& [name, child] : children) index_.Remove(*child);
     }
     for (auto& [name, child] : children) {
       if (child->is_directory()) pending.push_back(child);
+      sections_.Retire(std::move(child));
     }
   }
 }
 
 void DentryCache::Track(const DentryRef& entry) {
-  std::vector<DentryRef> evicted;  // Destroyed after the lock is gone.
-  const absl::MutexLock lock(&mu_);
-  clock_.push_back(entry);
-  for (int step = 0; step < kStepsPerInsertion && clock_.size() > entries_max_; ++step) {
-    DentryRef candidate = clock_.front().lock();
-    clock_.pop_front();
-    if (candidate == nullptr) continue;
-    if (!TryEvict(candidate)) clock_.push_back(candidate);
-    evicted.push_back(std::move(candidate));
+  std::vector<DentryRef> looked_at;  // Destroyed after the lock is gone.
+  bool evicted = false;
+  {
+    const absl::MutexLock lock(&mu_);
+    clock_.push_back(entry);
+    for (int step = 0; step < kStepsPerInsertion && clock_.size() > entries_max_; ++step) {
+      DentryRef candidate = clock_.front().lock();
+      clock_.pop_front();
+      if (candidate == nullptr) continue;
+      if (TryEvict(candidate)) {
+        evicted = true;
+      } else {
+        clock_.push_back(candidate);
+      }
+      looked_at.push_back(std::move(candidate));
+    }
   }
+  if (evicted) sections_.Collect();
 }
 
-bool DentryCache::TryEvict(DentryRef& entry) {
+bool DentryCache::TryEvict(const DentryRef& entry) {
   if (entry->referenced_.exchange(false, std::memory_order_relaxed)) return false;
   const DentryRef parent = entry->parent();
   if (parent == nullptr) return false;
   const absl::MutexLock lock(&parent->children_mu_);
-  // Two references: the table's and ours. New ones come only through the table, whose lock we hold.
+  // Two references: the table's and ours. New ones come through the table, whose lock we hold, or
+  // from a reader who found it in the index.
   if (entry.use_count() > 2) return false;
-  const auto found = parent->children_.find(entry->name());
+  const std::string name = entry->name();
+  const auto found = parent->children_.find(name);
   if (found == parent->children_.end() || found->second != entry) return false;
+  // The reader takes a reference, then looks whether it is indexed; so either he sees that it is
+  // not, or we see his reference. Both are locked instructions, hence barriers, on x86.
+  index_.Remove(*entry);
+  if (entry.use_count() > 2) {
+    AddToIndex(*entry, *parent, name);
+    return false;
+  }
+  sections_.Retire(std::move(found->second));
   parent->children_.erase(found);
   return true;
 }

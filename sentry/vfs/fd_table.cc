@@ -47,6 +47,9 @@ struct FdTable::Impl {
   bool IsUsed(size_t number) const ABSL_SHARED_LOCKS_REQUIRED(mu) {
     return number < entries.size() && ((used[number / kWordBits] >> (number % kWordBits)) & 1) != 0;
   }
+  File* FileOfOnlyUser(size_t number) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return number < entries.size() ? entries[number].file.get() : nullptr;
+  }
   void Grow(size_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     size_t capacity = std::max(entries.size(), kFirstCapacity);
     while (capacity <= number) capacity *= 2;
@@ -125,6 +128,13 @@ Result<FileRef> FdTable::Get(int32_t number) const {
   const FileRef& file = impl_->entries[index].file;
   if (file == nullptr) return Errno(EBADF);
   return file;
+}
+
+Result<FileHold> FdTable::Hold(int32_t number, bool only_user) const {
+  if (!only_user) return FileHold(TRY(Get(number)));
+  File* file = impl_->FileOfOnlyUser(static_cast<size_t>(static_cast<uint32_t>(number)));
+  if (file == nullptr) return Errno(EBADF);
+  return FileHold(*file);
 }
 
 Result<FileRef> FdTable::GetForIo(int32_t number) const {

@@ -32,6 +32,19 @@ class FdSlot {
   int32_t number_;
 };
 
+// What a descriptor refers to, for the duration of a call.
+class FileHold {
+ public:
+  explicit FileHold(File& borrowed) : file_(&borrowed) {}
+  explicit FileHold(FileRef file) : file_(file.get()), reference_(std::move(file)) {}
+  File* operator->() const { return file_; }
+  File& operator*() const { return *file_; }
+
+ private:
+  File* file_;
+  FileRef reference_;  // Null where nobody else can close the descriptor meanwhile.
+};
+
 // Thread-safe.
 class FdTable {
  public:
@@ -44,6 +57,10 @@ class FdTable {
   base::Result<FileRef> Get(int32_t number) const;
   // EBADF also for O_PATH descriptors.
   base::Result<FileRef> GetForIo(int32_t number) const;
+  // As Get. `only_user`: the calling task is the only one that uses this table, and will close
+  // nothing as long as it has the result; then this takes neither the lock nor a reference. (Others
+  // may look into the table all the same.)
+  base::Result<FileHold> Hold(int32_t number, bool only_user) const;
   // Lowest free number >= `minimum`. `limit` is RLIMIT_NOFILE: EMFILE (EINVAL if minimum >= limit).
   base::Result<FdSlot> Reserve(bool close_on_exec, uint64_t limit, int32_t minimum = 0);
   // Reserve and fill.

@@ -79,7 +79,7 @@ Result<void> File::SetFlags(Task& task, uint32_t flags) {
   const uint32_t old = this->flags();
   if ((flags & O_NOATIME) != 0 && (old & O_NOATIME) == 0) {
     const Attributes attributes = TRY(GetAttributes());
-    const CredentialsRef credentials = task.credentials();
+    const CredentialsRef credentials = task.own_credentials_ref();
     if (attributes.uid != credentials->fsuid && !credentials->HasCapability(CAP_FOWNER))
       return Errno(EPERM);
   }
@@ -146,9 +146,13 @@ Result<void> File::ConfigureMmap(MmapRequest&) { return Errno(ENODEV); }
 PollMask File::Poll(PollMask interest) { return interest & (kPollReadable | kPollWritable); }
 
 Result<Attributes> File::GetAttributes() {
-  const InodeRef node = inode();
-  if (node == nullptr) return Errno(EBADF);
-  return node->GetAttributes();
+  if (path_.dentry == nullptr) {
+    // It may have an inode all the same.
+    const InodeRef node = inode();
+    if (node == nullptr) return Errno(EBADF);
+    return node->GetAttributes();
+  }
+  return path_.dentry->inode()->GetAttributes();
 }
 
 Result<void> File::SetAttributes(const AttributeChanges& changes) {

@@ -56,14 +56,28 @@ std::shared_ptr<FsContext> FsContext::Copy() const {
   return std::make_shared<FsContext>(root_, working_directory_, umask_);
 }
 
-Caller::Caller(Task& task) : credentials_(task.credentials()), task_(&task) {
-  task.fs().Get(&root_, &working_directory_, &umask_);
+Caller::Caller(Task& task)
+    : root_(&own_root_),
+      working_directory_(&own_working_directory_),
+      credentials_(&task.own_credentials()),
+      task_(&task) {
+  const FsContext& fs = task.fs();
+  if (task.is_only_user_of_fs()) {
+    root_ = &fs.root_of_only_user();
+    working_directory_ = &fs.directory_of_only_user();
+    umask_ = fs.umask_of_only_user();
+  } else {
+    fs.Get(&own_root_, &own_working_directory_, &umask_);
+  }
 }
 
 Caller::Caller(Path root, Path working_directory, CredentialsRef credentials, uint32_t umask)
-    : root_(std::move(root)),
-      working_directory_(std::move(working_directory)),
-      credentials_(std::move(credentials)),
-      umask_(umask) {}
+    : root_(&own_root_),
+      working_directory_(&own_working_directory_),
+      credentials_(credentials.get()),
+      umask_(umask),
+      own_root_(std::move(root)),
+      own_working_directory_(std::move(working_directory)),
+      own_credentials_(std::move(credentials)) {}
 
 }  // namespace sentry

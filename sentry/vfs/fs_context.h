@@ -19,6 +19,13 @@ class FsContext {
   uint32_t umask() const ABSL_LOCKS_EXCLUDED(mu_);
   // All of it at once.
   void Get(Path* root, Path* working_directory, uint32_t* umask) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Without the lock: for the only task that uses it, on its own thread, as long as it changes
+  // nothing.
+  const Path& root_of_only_user() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return root_; }
+  const Path& directory_of_only_user() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return working_directory_;
+  }
+  uint32_t umask_of_only_user() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return umask_; }
   uint32_t set_umask(uint32_t mask) ABSL_LOCKS_EXCLUDED(mu_);  // Returns the old one.
   std::shared_ptr<FsContext> Copy() const ABSL_LOCKS_EXCLUDED(mu_);
 

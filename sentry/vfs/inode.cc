@@ -26,7 +26,7 @@ Inode::Attachments& Inode::attachments() {
 
 Result<void> Inode::SetAttributes(const AttributeChanges&) { return Errno(EPERM); }
 Result<InodeRef> Inode::Lookup(std::string_view) { return Errno(ENOTDIR); }
-void Inode::WillWalk(std::string_view) {}
+void Inode::WillWalk(std::string_view, bool) {}
 Result<InodeRef> Inode::Create(std::string_view, const CreateContext&) { return Errno(EACCES); }
 Result<InodeRef> Inode::MakeDirectory(std::string_view, const CreateContext&) {
   return Errno(EPERM);

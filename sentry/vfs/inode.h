@@ -63,7 +63,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // ENOENT if there is none (the vfs caches that answer if CachesNegatives).
   virtual base::Result<InodeRef> Lookup(std::string_view name);
   // Hint before a walk of `remaining` ("a/b/c") from here: may fetch several steps at once.
-  virtual void WillWalk(std::string_view remaining);
+  // `will_open`: to open what is there for reading.
+  virtual void WillWalk(std::string_view remaining, bool will_open);
   virtual base::Result<InodeRef> Create(std::string_view name,
                                         const CreateContext& context);  // Regular file
   virtual base::Result<InodeRef> MakeDirectory(std::string_view name, const CreateContext& context);
@@ -89,6 +90,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   // --- Symbolic links. EINVAL by default.
   virtual base::Result<std::string> ReadLink();
+  // The same without a call of anything or a copy, if it is known and never changes.
+  virtual const std::string* KnownTarget() const { return nullptr; }
   // What the walk and readlink(2) call: for links whose text depends on who asks (/proc/self).
   virtual base::Result<std::string> ReadLinkFor(Task& task) {
     (void)task;

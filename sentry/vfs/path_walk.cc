@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "sentry/vfs/quick_walk.h"
+
 namespace sentry {
 
 using base::Errno;
@@ -33,18 +35,43 @@ Result<void> PathWalker::Start(const Path& base, std::string_view path, bool emp
   if (path.size() >= kPathBytesMax) return Errno(ENAMETOOLONG);
   changes_at_start_ = vfs_.tree_changes.load(std::memory_order_acquire);
   const Path& origin = base.dentry == nullptr ? caller_.working_directory() : base;
-  root_ = scoped() ? origin : caller_.root();
+  root_ = scoped() ? &origin : &caller_.root();
   rest_ = path;
   if (!path.empty() && path.front() == '/') {
     if ((resolve_ & RESOLVE_BENEATH) != 0) return Errno(EXDEV);
-    current_ = root_;
+    current_ = *root_;
   } else {
     current_ = origin;
   }
   return {};
 }
 
+void PathWalker::TakeQuickWay() {
+  if (resolve_ != 0) return;
+  const size_t end = rest_.find_last_not_of('/');
+  const size_t slash = end == std::string_view::npos ? end : rest_.rfind('/', end);
+  // A single component, or only the root above it.
+  if (slash == std::string_view::npos || rest_.find_first_not_of('/') > slash) return;
+  const ReadSections::Section section(vfs_.cache.sections());
+  QuickWalk walk(vfs_, caller_, current_);
+  WalkOptions options;
+  options.directory_only = true;
+  if (walk.Run(rest_.substr(0, slash), options) != QuickWalk::Outcome::kFound) return;
+  Path there = walk.Referenced();
+  if (there.dentry == nullptr) return;
+  current_ = std::move(there);
+  links_ = walk.links();
+  rest_.remove_prefix(slash + 1);
+}
+
+void PathWalker::HintBefore(std::string_view component, std::string_view remaining) {
+  if (hinted_ || DentryCache::Find(*current_.dentry, component) != nullptr) return;
+  hinted_ = true;
+  current_.dentry->inode()->WillWalk(remaining, will_open_ && pending_.empty());
+}
+
 Result<void> PathWalker::AdvanceToLast() {
+  if (!std::exchange(began_, true)) TakeQuickWay();
   while (true) {
     rest_ = SkipSlashes(rest_);
     if (rest_.empty()) {
@@ -71,10 +98,7 @@ Result<void> PathWalker::AdvanceToLast() {
       rest_ = {};
       return {};
     }
-    if (!hinted_ && DentryCache::Find(*current_.dentry, component) == nullptr) {
-      hinted_ = true;
-      current_.dentry->inode()->WillWalk(rest_);
-    }
+    HintBefore(component, rest_);
     rest_ = after;
     if (after.empty()) {
       rest_ = pending_.back();
@@ -115,10 +139,10 @@ Result<Path> PathWalker::ChildOf(const DentryRef& entry) {
 
 Result<void> PathWalker::DotDot() {
   Path at = current_;
-  bool in_root = at == root_;
+  bool in_root = at == *root_;
   while (!in_root && at.dentry == at.mount->root) {
     at = vfs_.Mountpoint(at);
-    in_root = at.dentry == nullptr || at == root_;
+    in_root = at.dentry == nullptr || at == *root_;
   }
   if (in_root) {
     if ((resolve_ & RESOLVE_BENEATH) != 0) return Errno(EXDEV);
@@ -137,8 +161,8 @@ Result<void> PathWalker::DotDot() {
 
 Result<void> PathWalker::JumpToRoot() {
   if ((resolve_ & RESOLVE_BENEATH) != 0) return Errno(EXDEV);
-  if ((resolve_ & RESOLVE_NO_XDEV) != 0 && current_.mount != root_.mount) return Errno(EXDEV);
-  current_ = root_;
+  if ((resolve_ & RESOLVE_NO_XDEV) != 0 && current_.mount != root_->mount) return Errno(EXDEV);
+  current_ = *root_;
   return {};
 }
 
@@ -182,6 +206,7 @@ Result<Path> PathWalker::Finish(bool follow_last, bool directory_only) {
       TRY(TakeSpecialLast());
       break;
     }
+    if (will_open_ && current_.dentry->is_directory()) HintBefore(last_, last_);
     Path child = TRY(Child(last_));
     if (child.dentry == nullptr) return Errno(ENOENT);
     if (child.dentry->is_symlink() && (follow_last || must_be_directory_)) {

@@ -5,7 +5,7 @@
 // own way.
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +29,8 @@ class PathWalker {
 
   // `path` outlives the walk. `empty_path`: an empty path means the base itself, instead of ENOENT.
   base::Result<void> Start(const Path& base, std::string_view path, bool empty_path);
+  // What Finish finds will be opened for reading.
+  void set_will_open(bool will_open) { will_open_ = will_open; }
   // Walks until the last component is next.
   base::Result<void> AdvanceToLast();
   // Walks on to the end: the last component must exist.
@@ -51,6 +53,10 @@ class PathWalker {
   void set_current(Path path) { current_ = std::move(path); }
 
  private:
+  // Takes what is cached of the way to the last component, if all of it is.
+  void TakeQuickWay();
+  // Once, when the first name is not known.
+  void HintBefore(std::string_view component, std::string_view remaining);
   base::Result<void> StepInto(std::string_view component);
   base::Result<void> DotDot();
   base::Result<void> JumpToRoot();
@@ -60,15 +66,17 @@ class PathWalker {
   const Caller& caller_;
   const uint64_t resolve_;
   uint64_t changes_at_start_ = 0;
-  Path root_;
+  const Path* root_ = nullptr;
   Path current_;
   std::string_view rest_;
-  std::deque<std::string>
+  std::list<std::string>
       bodies_;  // Texts of the links on the way; rest_ and pending_ point into them.
   std::vector<std::string_view>
       pending_;  // What follows each link that is being walked, innermost last.
   int links_ = 0;
   bool hinted_ = false;
+  bool began_ = false;
+  bool will_open_ = false;
   LastKind last_kind_ = LastKind::kNone;
   std::string_view last_;
   bool must_be_directory_ = false;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "sentry/vfs/path_walk.h"
+#include "sentry/vfs/quick_walk.h"
 #include "sentry/vfs/vfs_impl.h"
 
 namespace sentry {
@@ -32,7 +33,7 @@ Vfs::~Vfs() {
     }
     for (const MountRef& mount : impl_->mounts) roots.push_back(mount->root);
   }
-  for (const DentryRef& root : roots) DentryCache::PruneTree(root);
+  for (const DentryRef& root : roots) impl_->cache.PruneTree(root);
 }
 
 Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view name,
@@ -82,6 +83,16 @@ Path Vfs::Impl::Topmost(Path path) const {
   return path;
 }
 
+Path Vfs::Impl::TopmostOf(const Mount& mount, const Dentry& dentry) const {
+  Path path;
+  const absl::ReaderMutexLock lock(&mount_mu);
+  for (auto found = attached.find({&mount, &dentry}); found != attached.end();
+       found = attached.find({path.mount.get(), path.dentry.get()})) {
+    path = {found->second, found->second->root};
+  }
+  return path;
+}
+
 Path Vfs::Impl::Mountpoint(const Path& path) const {
   const absl::ReaderMutexLock lock(&mount_mu);
   MountRef parent = path.mount->parent.lock();
@@ -101,11 +112,42 @@ Caller Vfs::KernelCaller() const {
   return Caller(top, top, RootCredentials(), 0);
 }
 
+Result<Path> Vfs::Impl::WalkQuickly(const Caller& caller, const Path& base, std::string_view path,
+                                    const WalkOptions& options) {
+  if (options.resolve != 0) return Path{};
+  const ReadSections::Section section(cache.sections());
+  QuickWalk walk(*this, caller, base.dentry == nullptr ? caller.working_directory() : base);
+  const QuickWalk::Outcome outcome = walk.Run(path, options);
+  if (outcome == QuickWalk::Outcome::kMissing) return Errno(ENOENT);
+  if (outcome != QuickWalk::Outcome::kFound) return Path{};
+  return walk.Referenced();
+}
+
 Result<Path> Vfs::Walk(const Caller& caller, const Path& base, std::string_view path,
                        const WalkOptions& options) {
+  Path found = TRY(impl_->WalkQuickly(caller, base, path, options));
+  if (found.dentry != nullptr) return found;
   PathWalker walker(*impl_, caller, options.resolve);
+  walker.set_will_open(options.will_open);
   TRY(walker.Start(base, path, options.empty_path));
   return walker.Finish(options.follow_last, options.directory_only);
+}
+
+Result<Vfs::Looked> Vfs::Look(const Caller& caller, const Path& base, std::string_view path,
+                              const WalkOptions& options) {
+  if (options.resolve == 0) {
+    const ReadSections::Section section(impl_->cache.sections());
+    QuickWalk walk(*impl_, caller, base.dentry == nullptr ? caller.working_directory() : base);
+    const QuickWalk::Outcome outcome = walk.Run(path, options);
+    if (outcome == QuickWalk::Outcome::kMissing) return Errno(ENOENT);
+    if (outcome == QuickWalk::Outcome::kFound) {
+      return Looked{TRY(walk.dentry().inode()->GetAttributes()), walk.mount().id,
+                    walk.is_mount_root()};
+    }
+  }
+  const Path found = TRY(Walk(caller, base, path, options));
+  return Looked{TRY(found.dentry->inode()->GetAttributes()), found.mount->id,
+                found.dentry == found.mount->root};
 }
 
 Result<LastStep> Vfs::WalkToParent(const Caller& caller, const Path& base, std::string_view path,

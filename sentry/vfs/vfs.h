@@ -29,6 +29,7 @@ struct WalkOptions {
   bool directory_only = false;  // ENOTDIR otherwise; also by a trailing slash.
   bool empty_path = false;      // AT_EMPTY_PATH
   uint64_t resolve = 0;         // openat2's RESOLVE_*.
+  bool will_open = false;       // What is found will be opened for reading: a hint.
 };
 
 // Where the last component is or would be. `child` is null if there is none.
@@ -79,6 +80,14 @@ class Vfs {
                           const WalkOptions& options);
   base::Result<LastStep> WalkToParent(const Caller& caller, const Path& base, std::string_view path,
                                       const WalkOptions& options);
+  // stat(2): the walk and what is found there.
+  struct Looked {
+    Attributes attributes;
+    uint64_t mount_id = 0;
+    bool is_mount_root = false;
+  };
+  base::Result<Looked> Look(const Caller& caller, const Path& base, std::string_view path,
+                            const WalkOptions& options);
   // Without a task, as root, from the root: for set-up.
   base::Result<Path> WalkAsKernel(std::string_view path);
   Caller KernelCaller() const;

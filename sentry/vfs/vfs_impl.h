@@ -42,8 +42,13 @@ struct Vfs::Impl {
   // The entry of `name`, or null if there is none. `locked`: the caller holds the directory's
   // change lock.
   base::Result<DentryRef> Lookup(const DentryRef& directory, std::string_view name, bool locked);
+  // Along what is cached (QuickWalk). Null path: not sure; ENOENT is the only error.
+  base::Result<Path> WalkQuickly(const Caller& caller, const Path& base, std::string_view path,
+                                 const WalkOptions& options);
   // What is mounted on top of `path`, or `path` itself.
   Path Topmost(Path path) const ABSL_LOCKS_EXCLUDED(mount_mu);
+  // Likewise what is mounted on `dentry` itself; null if nothing.
+  Path TopmostOf(const Mount& mount, const Dentry& dentry) const ABSL_LOCKS_EXCLUDED(mount_mu);
   // The place where path.mount is attached; null if nowhere. Precondition: path is the root of its
   // mount.
   Path Mountpoint(const Path& path) const ABSL_LOCKS_EXCLUDED(mount_mu);

@@ -159,7 +159,7 @@ Result<void> Vfs::Unmount(const Path& at, int flags) {
       impl_->roots.erase(each->file_system.get());
     }
   }
-  for (const DentryRef& root : prune) DentryCache::PruneTree(root);
+  for (const DentryRef& root : prune) impl_->cache.PruneTree(root);
   return {};
 }
 

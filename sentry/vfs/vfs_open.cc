@@ -102,7 +102,7 @@ Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, cons
   if ((flags & O_DIRECTORY) != 0 && inode.type() != S_IFDIR) return Errno(ENOTDIR);
   if ((flags & O_PATH) != 0) {
     return FileRef(std::make_shared<PathFile>(path, flags & ~static_cast<uint32_t>(O_CLOEXEC),
-                                              task.credentials()));
+                                              task.own_credentials_ref()));
   }
   const uint32_t type = inode.type();
   if (type == S_IFIFO || type == S_IFSOCK || created) flags &= ~static_cast<uint32_t>(O_TRUNC);
@@ -163,12 +163,16 @@ Result<FileRef> Vfs::Open(Task& task, const Path& base, std::string_view path,
   uint32_t flags = request.flags;
   if ((flags & O_PATH) != 0) flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
   if ((flags & O_TMPFILE) == O_TMPFILE) return OpenUnnamed(task, caller, base, path, request);
-  PathWalker walker(*impl_, caller, request.resolve);
-  TRY(walker.Start(base, path, false));
   if ((flags & O_CREAT) == 0) {
-    const Path found = TRY(walker.Finish((flags & O_NOFOLLOW) == 0, false));
+    WalkOptions options;
+    options.follow_last = (flags & O_NOFOLLOW) == 0;
+    options.resolve = request.resolve;
+    options.will_open = (flags & (O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC)) == O_RDONLY;
+    const Path found = TRY(Walk(caller, base, path, options));
     return OpenFound(*impl_, task, caller, found, flags, false);
   }
+  PathWalker walker(*impl_, caller, request.resolve);
+  TRY(walker.Start(base, path, false));
 
   const bool exclusive = (flags & O_EXCL) != 0;
   bool created = false;

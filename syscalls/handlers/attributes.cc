@@ -121,12 +121,17 @@ Result<void> SetTimes(Task& task, int32_t directory_fd, UserAddr path_addr, int3
 }
 
 // access(2) asks for the real ids (access_override_creds).
-sentry::CredentialsRef RealCredentials(const sentry::Credentials& own) {
+sentry::CredentialsRef RealCredentials(const sentry::CredentialsRef& mine) {
+  const sentry::Credentials& own = *mine;
+  const bool fixes_up = (own.securebits & SECBIT_NO_SETUID_FIXUP) == 0;
+  const sentry::CapabilitySet effective = own.uid == 0 ? own.permitted : 0;
+  if (own.fsuid == own.uid && own.fsgid == own.gid && (!fixes_up || own.effective == effective)) {
+    return mine;
+  }
   auto real = std::make_shared<sentry::Credentials>(own);
   real->fsuid = real->uid;
   real->fsgid = real->gid;
-  if ((own.securebits & SECBIT_NO_SETUID_FIXUP) == 0)
-    real->effective = real->uid == 0 ? real->permitted : 0;
+  if (fixes_up) real->effective = effective;
   return real;
 }
 
@@ -211,7 +216,8 @@ Result<void> Faccessat2(Task& task, int32_t directory_fd, UserAddr path_addr, in
   if ((flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
   sentry::Caller caller(task);
-  if ((flags & AT_EACCESS) == 0) caller.set_credentials(RealCredentials(caller.credentials()));
+  if ((flags & AT_EACCESS) == 0)
+    caller.set_credentials(RealCredentials(task.own_credentials_ref()));
   const Path found = TRY(WalkAt(task, caller, directory_fd, path, flags & ~AT_EACCESS));
   sentry::Inode& inode = *found.dentry->inode();
   const uint32_t type = inode.type();

@@ -84,6 +84,7 @@ Result<void> Execveat(Task& task, int32_t directory, UserAddr path, UserAddr arg
   } else {
     sentry::WalkOptions options;
     options.follow_last = (flags & AT_SYMLINK_NOFOLLOW) == 0;
+    options.will_open = true;
     request.executable = TRY(task.kernel().vfs().Walk(task, base, name, options));
     if (!options.follow_last && (request.executable.dentry->inode()->type() == S_IFLNK))
       return Errno(ELOOP);

@@ -4,16 +4,19 @@
 #include "syscalls/handlers/io.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/inotify.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/dentry.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/notify.h"
@@ -27,6 +30,7 @@ using base::Result;
 using base::UserAddr;
 using base::UserInOut;
 using sentry::File;
+using sentry::FileHold;
 using sentry::FileRef;
 using sentry::IoBuffer;
 using sentry::Task;
@@ -90,9 +94,9 @@ Result<uint64_t> DoRead(Task& task, File& file, IoBuffer& to, const Place& place
 Result<uint64_t> DoWrite(Task& task, File& file, IoBuffer& from, const Place& place,
                          bool nowait = false) {
   if (!file.writable()) return Errno(EBADF);
-  if (const sentry::InodeRef inode = file.inode()) {
-    TRY(sentry::DropPrivilegesBeforeWrite(*inode, task.own_credentials()));
-  }
+  const sentry::DentryRef& dentry = file.path().dentry;
+  if (dentry != nullptr && !task.own_credentials().HasCapability(CAP_FSETID))
+    TRY(sentry::DropPrivilegesBeforeWrite(*dentry->inode(), task.own_credentials()));
   const auto attempt = [&] {
     return AtPlace(file, place, [&](uint64_t* offset) -> Result<size_t> {
       TRY(ApplyFileSizeLimit(task, file, from, offset));
@@ -110,9 +114,9 @@ Result<uint64_t> DoWrite(Task& task, File& file, IoBuffer& from, const Place& pl
 }
 
 // For the calls with an offset.
-Result<FileRef> GetSeekable(Task& task, int32_t fd, int64_t offset) {
+Result<FileHold> GetSeekable(Task& task, int32_t fd, int64_t offset) {
   if (offset < 0) return Errno(EINVAL);
-  FileRef file = TRY(task.fds().GetForIo(fd));
+  FileHold file = TRY(task.HoldFileForIo(fd));
   if (!file->seekable()) return Errno(ESPIPE);
   return file;
 }
@@ -157,9 +161,10 @@ class OffsetArgument {
 Result<uint64_t> CopyBetween(Task& task, File& in, uint64_t* in_offset, File& out,
                              uint64_t* out_offset, uint64_t count) {
   uint64_t done = 0;
-  std::vector<std::byte> chunk(std::min<uint64_t>(count, kCopyChunkBytes));
+  const size_t chunk_bytes = std::min<uint64_t>(count, kCopyChunkBytes);
+  const auto chunk = std::make_unique_for_overwrite<std::byte[]>(chunk_bytes);
   while (done < count) {
-    const std::span<std::byte> space(chunk.data(), std::min<uint64_t>(count - done, chunk.size()));
+    const std::span<std::byte> space(chunk.get(), std::min<uint64_t>(count - done, chunk_bytes));
     IoBuffer to(space);
     uint64_t read_offset = *in_offset;
     const Result<uint64_t> got =
@@ -205,40 +210,40 @@ Result<IoBuffer> CopyInVectors(Task& task, UserAddr vectors, uint64_t count) {
 }
 
 Result<uint64_t> Read(Task& task, int32_t fd, UserAddr buffer, uint64_t count) {
-  const FileRef file = TRY(task.fds().GetForIo(fd));
+  const FileHold file = TRY(task.HoldFileForIo(fd));
   IoBuffer to = TRY(OneBuffer(task, buffer, count));
   return DoRead(task, *file, to, {});
 }
 
 Result<uint64_t> Write(Task& task, int32_t fd, UserAddr buffer, uint64_t count) {
-  const FileRef file = TRY(task.fds().GetForIo(fd));
+  const FileHold file = TRY(task.HoldFileForIo(fd));
   IoBuffer from = TRY(OneBuffer(task, buffer, count));
   return DoWrite(task, *file, from, {});
 }
 
 Result<uint64_t> Pread64(Task& task, int32_t fd, UserAddr buffer, uint64_t count, int64_t offset) {
-  const FileRef file = TRY(GetSeekable(task, fd, offset));
+  const FileHold file = TRY(GetSeekable(task, fd, offset));
   IoBuffer to = TRY(OneBuffer(task, buffer, count));
   auto place = static_cast<uint64_t>(offset);
   return DoRead(task, *file, to, {&place});
 }
 
 Result<uint64_t> Pwrite64(Task& task, int32_t fd, UserAddr buffer, uint64_t count, int64_t offset) {
-  const FileRef file = TRY(GetSeekable(task, fd, offset));
+  const FileHold file = TRY(GetSeekable(task, fd, offset));
   IoBuffer from = TRY(OneBuffer(task, buffer, count));
   auto place = static_cast<uint64_t>(offset);
   return DoWrite(task, *file, from, {&place});
 }
 
 Result<uint64_t> Readv(Task& task, int32_t fd, UserAddr vectors, uint64_t count) {
-  const FileRef file = TRY(task.fds().GetForIo(fd));
+  const FileHold file = TRY(task.HoldFileForIo(fd));
   if (!file->readable()) return Errno(EBADF);
   IoBuffer to = TRY(CopyInVectors(task, vectors, count));
   return DoRead(task, *file, to, {});
 }
 
 Result<uint64_t> Writev(Task& task, int32_t fd, UserAddr vectors, uint64_t count) {
-  const FileRef file = TRY(task.fds().GetForIo(fd));
+  const FileHold file = TRY(task.HoldFileForIo(fd));
   if (!file->writable()) return Errno(EBADF);
   IoBuffer from = TRY(CopyInVectors(task, vectors, count));
   return DoWrite(task, *file, from, {});
@@ -257,8 +262,8 @@ Result<uint64_t> Pwritev(Task& task, int32_t fd, UserAddr vectors, uint64_t coun
 Result<uint64_t> Preadv2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset,
                          uint64_t, int32_t flags) {
   const bool at_position = offset == -1;
-  const FileRef file =
-      at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
+  const FileHold file =
+      at_position ? TRY(task.HoldFileForIo(fd)) : TRY(GetSeekable(task, fd, offset));
   if (!file->readable()) return Errno(EBADF);
   IoBuffer to = TRY(CopyInVectors(task, vectors, count));
   if ((flags & ~kKnownRwf) != 0 || (flags & RWF_APPEND) != 0) return Errno(EOPNOTSUPP);
@@ -269,8 +274,8 @@ Result<uint64_t> Preadv2(Task& task, int32_t fd, UserAddr vectors, uint64_t coun
 Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t count, int64_t offset,
                           uint64_t, int32_t flags) {
   const bool at_position = offset == -1;
-  const FileRef file =
-      at_position ? TRY(task.fds().GetForIo(fd)) : TRY(GetSeekable(task, fd, offset));
+  const FileHold file =
+      at_position ? TRY(task.HoldFileForIo(fd)) : TRY(GetSeekable(task, fd, offset));
   if (!file->writable()) return Errno(EBADF);
   IoBuffer from = TRY(CopyInVectors(task, vectors, count));
   if ((flags & ~kKnownRwf) != 0) return Errno(EOPNOTSUPP);
@@ -293,7 +298,7 @@ Result<uint64_t> Pwritev2(Task& task, int32_t fd, UserAddr vectors, uint64_t cou
 }
 
 Result<uint64_t> Lseek(Task& task, int32_t fd, int64_t offset, uint32_t whence) {
-  const FileRef file = TRY(task.fds().GetForIo(fd));
+  const FileHold file = TRY(task.HoldFileForIo(fd));
   if (whence > SEEK_HOLE) return Errno(EINVAL);
   if (!file->seekable()) return Errno(ESPIPE);
   const absl::MutexLock lock(&file->position_mutex());

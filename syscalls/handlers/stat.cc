@@ -103,7 +103,8 @@ AbiStat ToStat(const Attributes& from) {
 
 AbiStatxTime ToStatxTime(const Timestamp& time) { return {time.seconds, time.nanoseconds, 0}; }
 
-AbiStatx ToStatx(const Attributes& from, const Path& path) {
+AbiStatx ToStatx(const sentry::Vfs::Looked& found) {
+  const Attributes& from = found.attributes;
   AbiStatx to{};
   to.mask = STATX_BASIC_STATS;
   if (from.btime != Timestamp{}) to.mask |= STATX_BTIME;
@@ -124,31 +125,35 @@ AbiStatx ToStatx(const Attributes& from, const Path& path) {
   to.device_major = gnu_dev_major(from.device);
   to.device_minor = gnu_dev_minor(from.device);
   to.attributes_mask = STATX_ATTR_MOUNT_ROOT;
-  if (path.mount != nullptr) {
+  if (found.mount_id != 0) {
     to.mask |= STATX_MNT_ID;
-    to.mount_id = path.mount->id;
-    if (path.dentry == path.mount->root) to.attributes |= STATX_ATTR_MOUNT_ROOT;
+    to.mount_id = found.mount_id;
+    if (found.is_mount_root) to.attributes |= STATX_ATTR_MOUNT_ROOT;
   }
   return to;
 }
 
 // What stat-like calls look at: `path` at `directory_fd`, or the descriptor itself where the path
 // is empty and may be.
-struct Found {
-  Path path;
-  Attributes attributes;
-};
-Result<Found> Look(Task& task, int32_t directory_fd, UserAddr path_addr, int32_t flags) {
+Result<sentry::Vfs::Looked> Look(Task& task, int32_t directory_fd, UserAddr path_addr,
+                                 int32_t flags) {
   std::string path;
   // A null pointer is an empty path since Linux 6.11.
   if ((flags & AT_EMPTY_PATH) == 0 || !path_addr.is_null()) path = TRY(CopyInPath(task, path_addr));
   if (path.empty() && (flags & AT_EMPTY_PATH) != 0 && directory_fd != AT_FDCWD) {
     const FileRef file = TRY(task.fds().Get(directory_fd));
-    return Found{file->path(), TRY(file->GetAttributes())};
+    sentry::Vfs::Looked found{TRY(file->GetAttributes())};
+    if (const sentry::MountRef& mount = file->path().mount) {
+      found.mount_id = mount->id;
+      found.is_mount_root = file->path().dentry == mount->root;
+    }
+    return found;
   }
-  Path found = TRY(WalkAt(task, directory_fd, path, flags));
-  const Attributes attributes = TRY(found.dentry->inode()->GetAttributes());
-  return Found{std::move(found), attributes};
+  sentry::WalkOptions options;
+  options.follow_last = (flags & AT_SYMLINK_NOFOLLOW) == 0;
+  options.empty_path = (flags & AT_EMPTY_PATH) != 0;
+  const Path base = TRY(BaseOf(task, directory_fd, path));
+  return VfsOf(task).Look(task, base, path, options);
 }
 
 Result<void> StatfsOf(Task& task, const Path& path, UserAddr out) {
@@ -193,7 +198,7 @@ Result<void> Newfstatat(Task& task, int32_t directory_fd, UserAddr path, UserAdd
       0) {
     return Errno(EINVAL);
   }
-  const Found found = TRY(Look(task, directory_fd, path, flags));
+  const auto found = TRY(Look(task, directory_fd, path, flags));
   return task.CopyOut(UserOut<AbiStat>(out), ToStat(found.attributes));
 }
 
@@ -206,7 +211,7 @@ Result<void> Lstat(Task& task, UserAddr path, UserAddr out) {
 }
 
 Result<void> Fstat(Task& task, int32_t fd, UserAddr out) {
-  const FileRef file = TRY(task.fds().Get(fd));
+  const sentry::FileHold file = TRY(task.HoldFile(fd));
   return task.CopyOut(UserOut<AbiStat>(out), ToStat(TRY(file->GetAttributes())));
 }
 
@@ -219,8 +224,8 @@ Result<void> Statx(Task& task, int32_t directory_fd, UserAddr path, int32_t flag
       0) {
     return Errno(EINVAL);
   }
-  const Found found = TRY(Look(task, directory_fd, path, flags));
-  return task.CopyOut(UserOut<AbiStatx>(out), ToStatx(found.attributes, found.path));
+  const auto found = TRY(Look(task, directory_fd, path, flags));
+  return task.CopyOut(UserOut<AbiStatx>(out), ToStatx(found));
 }
 
 Result<void> Statfs(Task& task, UserAddr path_addr, UserAddr out) {

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -88,8 +89,9 @@ void Ask(gofer::Client& client, unsigned what) {
       break;
     }
     case 2: {
-      const auto read = client.ReadDir({1, 0, gofer::kDirEntriesMax, true});
+      const auto read = client.ReadDir({1, 0, gofer::kDirEntriesMax, true, {"a"}, 2});
       if (!read.ok()) break;
+      if (!S_ISDIR(read.value().attributes.mode)) abort();
       for (const gofer::DirEntry& entry : read.value().entries) {
         if (!gofer::IsComponent(entry.name)) abort();
       }

@@ -64,7 +64,8 @@ const std::vector<std::pair<const char*, std::vector<RequestBody>>> kConversatio
       gofer::XattrRequest{3, gofer::XattrAction::kRemove, "user.x", {}, 0}}},
     {"readdir",
      {gofer::ReadDirRequest{1, 0, 1, true}, gofer::ReadDirRequest{1, 1, 1000, true},
-      gofer::ReadDirRequest{2, 0, 1, false}, gofer::ClunkRequest{{2, 3}}}},
+      gofer::ReadDirRequest{2, 0, 1, false}, gofer::ReadDirRequest{1, 0, 1, true, {"a"}, 8},
+      gofer::ReadDirRequest{1, 0, 9, true, {"a", "b"}, 9}, gofer::ClunkRequest{{2, 3}}}},
     {"rest",
      {gofer::ReadLinkRequest{3}, gofer::ConnectRequest{3, 1}, gofer::AttachRequest{"ro", 7},
       gofer::UnlinkRequest{7, "l", 0}}},
@@ -93,6 +94,7 @@ void WriteClientCorpus(const std::filesystem::path& directory) {
   partial.link_target = "elsewhere";
   gofer::DirReply entries;
   entries.end = true;
+  entries.attributes.mode = S_IFDIR | 0755;
   entries.entries = {{1, 2, 8, "name", file}, {3, 4, 4, "other", {}}};
   const struct {
     const char* name;

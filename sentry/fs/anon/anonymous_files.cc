@@ -143,7 +143,7 @@ Result<void> AnonymousFiles::AddEpollWatch() {
 }
 
 AnonymousFile::AnonymousFile(Task& task, std::string_view kind, uint32_t flags)
-    : File(Path{}, flags, task.credentials()),
+    : File(Path{}, flags, task.own_credentials_ref()),
       kind_(kind),
       attributes_(task.kernel().anonymous_files().anonymous_attributes()) {}
 

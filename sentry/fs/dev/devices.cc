@@ -130,7 +130,7 @@ class RandomFile final : public File {
 
 template <typename Device>
 Result<FileRef> New(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<Device>(path, flags, task.credentials()));
+  return FileRef(std::make_shared<Device>(path, flags, task.own_credentials_ref()));
 }
 
 Result<FileRef> OpenMemoryDevice(Task& task, const Path& path, uint32_t number, uint32_t flags) {
@@ -152,7 +152,7 @@ Result<FileRef> OpenMemoryDevice(Task& task, const Path& path, uint32_t number, 
 Result<FileRef> OpenControllingTerminal(Task& task, const Path& path, uint32_t flags) {
   const auto terminal = std::dynamic_pointer_cast<Terminal>(task.group().terminal());
   if (terminal == nullptr) return Errno(ENXIO);
-  return terminal->OpenSlave(nullptr, path, flags, task.credentials());
+  return terminal->OpenSlave(nullptr, path, flags, task.own_credentials_ref());
 }
 
 struct Node {
@@ -212,13 +212,13 @@ Vfs::DeviceOpener NewDeviceOpener(std::shared_ptr<DevPts> dev_pts,
     if (major(rdev) == kTtyMajor) {
       if (number == kTty) return OpenControllingTerminal(task, path, flags);
       if (number == kConsole && console != nullptr) {
-        return console->OpenSlave(&task, path, flags, task.credentials());
+        return console->OpenSlave(&task, path, flags, task.own_credentials_ref());
       }
       if (number == kPtmx && dev_pts != nullptr) return dev_pts->OpenMaster(task, path, flags);
     }
     if (major(rdev) == kPtsMajor && dev_pts != nullptr) {
       if (const auto terminal = dev_pts->Find(number)) {
-        return terminal->OpenSlave(&task, path, flags, task.credentials());
+        return terminal->OpenSlave(&task, path, flags, task.own_credentials_ref());
       }
     }
     return Errno(ENXIO);

@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "gofer/protocol/messages.h"
+#include "sentry/vfs/directory_position.h"
 #include "sentry/vfs/file.h"
 
 namespace sentry {
@@ -22,8 +23,7 @@ namespace sentry {
 // Thread-safe.
 class DirectoryListing {
  public:
-  // Positions 0 and 1 are "." and "..".
-  static constexpr uint64_t kFirstCookie = 2;
+  static constexpr uint64_t kFirstCookie = kFirstEntryPosition;
 
   // Replaces an entry of that name. `attributes`: as the host reported them with the name.
   void Insert(std::string_view name, uint64_t inode, uint8_t type,

@@ -1,6 +1,6 @@
 // Directories: walks and listings. Changes are in gofer_directory_changes.cc.
 
-#include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 
 #include "sentry/fs/gofer/gofer_inode.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/directory_position.h"
 
 namespace sentry {
 
@@ -81,7 +82,8 @@ Result<GoferDirectory::Below> GoferDirectory::WalkBelowOnce(std::span<const std:
   if (above > 0) request.steps.back().fid = client.NewFid();
   for (size_t i = 0; i < names.size(); ++i) {
     const bool is_last = i + 1 == names.size();
-    const bool kept = keep != Keep::kNone && is_last == (keep == Keep::kLast);
+    const bool kept =
+        keep == Keep::kAll || (keep != Keep::kNone && is_last == (keep == Keep::kLast));
     request.steps.push_back({names[i], kept ? client.NewFid() : gofer::kNoFid});
   }
   Result<gofer::Client::Walked> walked = client.Walk(request);
@@ -145,7 +147,7 @@ Result<InodeRef> GoferDirectory::Lookup(std::string_view name) {
           .inode);
 }
 
-void GoferDirectory::WillWalk(std::string_view remaining) {
+void GoferDirectory::WillWalk(std::string_view remaining, bool will_open) {
   std::array<std::string_view, kPrefetchStepsMax> names;
   size_t count = 0;
   while (count < names.size()) {
@@ -155,13 +157,19 @@ void GoferDirectory::WillWalk(std::string_view remaining) {
     names[count++] = name;
     remaining.remove_prefix(name.size());
   }
-  if (count < 2) return;  // The look-up itself costs no more.
+  // In shared mode each look-up asks for itself.
+  will_open = will_open && gofer().exclusive() && remaining.empty();
+  if (count == 0 || (count < 2 && !will_open)) return;  // The look-up itself costs no more.
   uint64_t generation = generation_.load(std::memory_order_acquire);
-  if (const auto listing = CachedListing(); listing != nullptr && !listing->Contains(names[0])) {
+  // What is listed needs no message here, if it is the last, or none at all.
+  if (const auto listing = CachedListing();
+      listing != nullptr && (count == 1 || !listing->Contains(names[0]))) {
     return;
   }
   // An error is for the look-up to meet again and report.
-  Result<Below> walked = WalkBelow(std::span(names).first(count), Keep::kAllButLast);
+  Result<Below> walked =
+      WalkBelow(std::span(names).first(count), will_open ? Keep::kAll : Keep::kAllButLast,
+                will_open ? std::optional<uint32_t>(O_RDONLY) : std::nullopt);
   if (!walked.ok()) return;
   gofer::WalkReply& reply = walked.value().reply;
   std::shared_ptr<GoferDirectory> directory = here();
@@ -171,6 +179,9 @@ void GoferDirectory::WillWalk(std::string_view remaining) {
         gofer().GetOrMake(reply.steps[i], directory, names[i],
                           is_last ? std::move(reply.link_target) : std::string());
     found.inode->Adopt(walked.value().fids[i]);
+    if (is_last && walked.value().fd && found.inode->type() == S_IFREG) {
+      static_cast<GoferRegular&>(*found.inode).AdoptReadOnlyHostFile(std::move(walked.value().fd));
+    }
     if (directory != nullptr) gofer().Prefetched(directory, generation, names[i], found.inode);
     // What happened meanwhile in a directory that others know already, we cannot tell.
     directory = nullptr;
@@ -217,15 +228,11 @@ void GoferDirectory::KeepListing(std::shared_ptr<DirectoryListing> listing, uint
 
 Result<std::shared_ptr<DirectoryListing>> GoferDirectory::Fetch() {
   auto listing = std::make_shared<DirectoryListing>();
-  const FidPin pin = TRY(Pin());
+  FidPin pin;
+  gofer::DirReply reply = TRY(FetchFirst(&pin));
   gofer::ReadDirRequest request{pin.fid(), 0, gofer::kDirEntriesMax, gofer().exclusive()};
   while (true) {
-    Result<gofer::DirReply> reply = gofer().client().ReadDir(request);
-    if (!reply.ok() && reply.error() == ENFILE && gofer().MakeRoom()) {
-      reply = gofer().client().ReadDir(request);
-    }
-    if (!reply.ok()) return reply.error();
-    for (const gofer::DirEntry& entry : reply.value().entries) {
+    for (gofer::DirEntry& entry : reply.entries) {
       request.cookie = entry.cookie;
       const gofer::Attributes& known = entry.attributes;
       const uint64_t device = known.mode != 0 ? known.dev : host_id_.first;
@@ -237,8 +244,42 @@ Result<std::shared_ptr<DirectoryListing>> GoferDirectory::Fetch() {
       listing->Insert(entry.name, gofer().InodeNumber(device, inode), entry.type,
                       useful ? std::optional(known) : std::nullopt);
     }
-    if (reply.value().end) return listing;
+    if (reply.end) return listing;
     if (listing->size() > kListingEntriesMax) return Errno(ENOMEM);
+    reply = TRY(gofer().client().ReadDir(request));
+  }
+}
+
+// One message, whether or not the directory is bound. *pin keeps it bound if there is more to read.
+Result<gofer::DirReply> GoferDirectory::FetchFirst(FidPin* pin) {
+  constexpr int kTriesMax = 3;
+  gofer::Client& client = gofer().client();
+  for (int tries = 1;; ++tries) {
+    Prefix prefix = TRY(PathToHere(gofer::kWalkStepsMax));
+    gofer::ReadDirRequest request{prefix.ancestor.fid(), 0, gofer::kDirEntriesMax,
+                                  gofer().exclusive()};
+    request.path.assign(prefix.names.begin(), prefix.names.end());
+    const bool by_path = !request.path.empty();
+    if (by_path) request.new_fid = client.NewFid();
+    Result<gofer::DirReply> reply = client.ReadDir(request);
+    const bool bound = by_path && reply.ok() && !reply.value().end;
+    if (!bound) client.Unused(request.new_fid);
+    int error = reply.ok() ? 0 : reply.error().value();
+    if (reply.ok() && by_path && !Is(reply.value().attributes)) {
+      if (bound) client.Forget(request.new_fid);
+      error = ESTALE;
+    }
+    if (error == 0) {
+      *pin = bound ? AdoptAndPin(request.new_fid) : std::move(prefix.ancestor);
+      return reply;
+    }
+    if (tries == kTriesMax) return Errno(error);
+    const bool out_of_room = error == ENFILE || error == EMFILE;
+    if (out_of_room && gofer().MakeRoom()) continue;
+    // Something on the way here may have been renamed meanwhile.
+    const bool moved =
+        by_path && (error == ESTALE || error == ENOENT || error == ENOTDIR || error == ELOOP);
+    if (!moved) return Errno(error);
   }
 }
 
@@ -279,21 +320,12 @@ uint64_t GoferDirectory::ParentNumber() {
 // ---- Open directories.
 
 Result<FileRef> GoferDirectory::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<GoferDirectoryFile>(path, flags, task.credentials(), here()));
+  return FileRef(
+      std::make_shared<GoferDirectoryFile>(path, flags, task.own_credentials_ref(), here()));
 }
 
 Result<uint64_t> GoferDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {
-  // Positions are cookies: there is no end to seek from.
-  int64_t target = offset;
-  if (whence == SEEK_CUR) {
-    if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target)) {
-      return Errno(EINVAL);
-    }
-  } else if (whence != SEEK_SET) {
-    return Errno(EINVAL);
-  }
-  if (target < 0) return Errno(EINVAL);
-  return static_cast<uint64_t>(target);
+  return SeekDirectory(position, offset, whence);
 }
 
 Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& sink) {
@@ -306,15 +338,7 @@ Result<void> GoferDirectory::ReadEntries(uint64_t* offset, const DirectorySink& 
 Result<void> GoferDirectoryFile::ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) {
   const absl::MutexLock lock(&mu_);
   if (*offset == 0 || listing_ == nullptr) listing_ = TRY(directory_->List());
-  if (*offset == 0) {
-    if (!sink({".", directory_->number(), DT_DIR, 1})) return {};
-    *offset = 1;
-  }
-  if (*offset == 1) {
-    if (!sink({"..", directory_->ParentNumber(), DT_DIR, DirectoryListing::kFirstCookie}))
-      return {};
-    *offset = DirectoryListing::kFirstCookie;
-  }
+  if (!ListDots(offset, directory_->number(), directory_->ParentNumber(), sink)) return {};
   listing_->Read(offset, sink);
   return {};
 }

@@ -1,5 +1,6 @@
 #include "sentry/fs/gofer/gofer_file_system.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -22,10 +23,25 @@ constexpr size_t kPrefetchedMax = 64;
 // How many held files are looked at for each new one, once there are too many.
 constexpr size_t kLooksPerFile = 4;
 
+// Half of the descriptors are for others: files in use, sockets, memory. The gofer has the same
+// limit.
+size_t FilesHeldMax() {
+  constexpr size_t kMin = 64;
+  constexpr size_t kMax = 8192;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return kMin;
+  return std::clamp<size_t>(limit.rlim_cur / 4, kMin, kMax);
+}
+
+GoferOptions WithLimits(GoferOptions options) {
+  if (options.files_held_max == 0) options.files_held_max = FilesHeldMax();
+  return options;
+}
+
 }  // namespace
 
 GoferFileSystem::GoferFileSystem(std::shared_ptr<gofer::Client> client, const GoferOptions& options)
-    : client_(std::move(client)), options_(options), device_(AllocateDevice()) {}
+    : client_(std::move(client)), options_(WithLimits(options)), device_(AllocateDevice()) {}
 
 GoferFileSystem::~GoferFileSystem() {
   // Inodes call back when they go.

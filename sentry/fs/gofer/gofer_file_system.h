@@ -35,8 +35,8 @@ struct GoferOptions {
   bool exclusive = true;
   bool read_only = false;
   // Files that keep a fid or donated descriptors at the same time, those in use not counted. Each
-  // may take two descriptors here and two in the gofer.
-  size_t files_held_max = 2048;
+  // may take two descriptors here and two in the gofer. 0: what the limit of open files allows.
+  size_t files_held_max = 0;
 };
 
 class GoferFileSystem final : public FileSystem {

@@ -324,15 +324,19 @@ void GoferInode::Unlinked(const GoferDirectory& parent, std::string_view name) {
 // ---- Symbolic links.
 
 Result<std::string> GoferSymlink::ReadLink() {
-  {
-    const absl::MutexLock lock(&target_mu_);
-    if (!target_.empty()) return target_;
-  }
+  if (const std::string* known = KnownTarget()) return *known;
   const FidPin pin = TRY(Pin());
   std::string target = TRY(gofer().client().ReadLink(pin.fid()));
-  const absl::MutexLock lock(&target_mu_);
-  target_ = target;
+  SetTarget(target);
   return target;
+}
+
+void GoferSymlink::SetTarget(std::string target) {
+  if (target.empty()) return;
+  const absl::MutexLock lock(&target_mu_);
+  if (!target_.empty()) return;
+  target_ = std::move(target);
+  known_target_.store(&target_, std::memory_order_release);
 }
 
 }  // namespace sentry

@@ -131,6 +131,9 @@ class GoferInode : public Inode {
   base::Result<FidPin> Bind(std::optional<uint32_t> open_flags = {},
                             base::Result<base::Fd>* opened = nullptr) ABSL_LOCKS_EXCLUDED(fid_mu_);
 
+  // Adopt; what is kept stays for as long as the pin.
+  FidPin AdoptAndPin(gofer::Fid fid) ABSL_LOCKS_EXCLUDED(fid_mu_);
+
   const GoferFileSystem::HostId host_id_;
 
  private:
@@ -138,8 +141,6 @@ class GoferInode : public Inode {
   base::Result<void> Refresh() ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<FidPin> BindOnce(std::optional<uint32_t> open_flags, base::Result<base::Fd>* opened)
       ABSL_LOCKS_EXCLUDED(fid_mu_);
-  FidPin AdoptAndPin(gofer::Fid fid) ABSL_LOCKS_EXCLUDED(fid_mu_);
-
   GoferFileSystem& gofer_;
   const uint32_t type_;
   const uint64_t number_;
@@ -168,13 +169,21 @@ class GoferSymlink final : public GoferInode {
  public:
   GoferSymlink(GoferFileSystem& file_system, const gofer::Attributes& attributes,
                std::string target)
-      : GoferInode(file_system, attributes), target_(std::move(target)) {}
+      : GoferInode(file_system, attributes) {
+    SetTarget(std::move(target));
+  }
   base::Result<std::string> ReadLink() override;
+  const std::string* KnownTarget() const override {
+    return known_target_.load(std::memory_order_acquire);
+  }
 
  private:
-  // A link never changes its target. Empty: not known yet.
+  void SetTarget(std::string target) ABSL_LOCKS_EXCLUDED(target_mu_);
+
+  // A link never changes its target: set once, when it is not empty.
   absl::Mutex target_mu_;
   std::string target_ ABSL_GUARDED_BY(target_mu_);
+  std::atomic<const std::string*> known_target_{nullptr};
 };
 
 class GoferDirectory final : public GoferInode {
@@ -183,7 +192,7 @@ class GoferDirectory final : public GoferInode {
   ~GoferDirectory() override;
 
   base::Result<InodeRef> Lookup(std::string_view name) override;
-  void WillWalk(std::string_view remaining) override;
+  void WillWalk(std::string_view remaining, bool will_open) override;
   base::Result<InodeRef> Create(std::string_view name, const CreateContext& context) override;
   base::Result<InodeRef> MakeDirectory(std::string_view name,
                                        const CreateContext& context) override;
@@ -201,7 +210,7 @@ class GoferDirectory final : public GoferInode {
 
   // One message, whether or not this directory is bound: walks `names` from here. `keep` says which
   // of the steps are to be bound; `fids` has one entry per step, kNoFid if it was not.
-  enum class Keep : uint8_t { kNone, kAllButLast, kLast };
+  enum class Keep : uint8_t { kNone, kAllButLast, kLast, kAll };
   struct Below {
     gofer::WalkReply reply;
     std::vector<gofer::Fid> fids;
@@ -231,6 +240,7 @@ class GoferDirectory final : public GoferInode {
   std::shared_ptr<GoferDirectory> here();
   std::shared_ptr<DirectoryListing> CachedListing() ABSL_LOCKS_EXCLUDED(listing_mu_);
   base::Result<std::shared_ptr<DirectoryListing>> Fetch();
+  base::Result<gofer::DirReply> FetchFirst(FidPin* pin);
   // Caches it, unless names have changed since `generation`.
   void KeepListing(std::shared_ptr<DirectoryListing> listing, uint64_t generation,
                    uint64_t inodes_made) ABSL_LOCKS_EXCLUDED(listing_mu_);
@@ -264,6 +274,8 @@ class GoferRegular final : public GoferInode, public Mappable {
   void CloseHost() { open_files_.fetch_sub(1, std::memory_order_acq_rel); }
   // Takes the descriptor (O_RDWR) of a file that was just created.
   void AdoptHostFile(base::Fd fd) ABSL_LOCKS_EXCLUDED(open_mu_);
+  // Takes a descriptor (O_RDONLY) for opens to come.
+  void AdoptReadOnlyHostFile(base::Fd fd) ABSL_LOCKS_EXCLUDED(open_mu_);
 
   // Preconditions: between OpenHost(write) and CloseHost().
   base::Result<size_t> ReadInto(IoBuffer& to, uint64_t offset);

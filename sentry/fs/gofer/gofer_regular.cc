@@ -134,6 +134,15 @@ void GoferRegular::AdoptHostFile(base::Fd fd) {
   MarkHeld();
 }
 
+void GoferRegular::AdoptReadOnlyHostFile(base::Fd fd) {
+  {
+    const absl::MutexLock lock(&open_mu_);
+    if (read_fd() >= 0) return;
+    read_fd_.store(fd.Release(), std::memory_order_release);
+  }
+  MarkHeld();
+}
+
 bool GoferRegular::InUse() const {
   return open_files_.load(std::memory_order_acquire) > 0 || mappings_.HasMappings();
 }
@@ -154,7 +163,7 @@ bool GoferRegular::ReleaseHostFiles() {
 
 Result<FileRef> GoferRegular::Open(Task& task, const Path& path, uint32_t flags) {
   TRY(OpenHost((flags & O_ACCMODE) != O_RDONLY));
-  return FileRef(std::make_shared<GoferFile>(path, flags, task.credentials(),
+  return FileRef(std::make_shared<GoferFile>(path, flags, task.own_credentials_ref(),
                                              std::static_pointer_cast<GoferRegular>(self())));
 }
 

@@ -1,6 +1,5 @@
 // Directories of the overlay: the lower directory's names, except for those that have changed.
 
-#include <dirent.h>
 #include <linux/fs.h>
 #include <unistd.h>
 
@@ -9,6 +8,7 @@
 #include "platform/base/strings.h"
 #include "sentry/fs/overlay/overlay_inode.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/directory_position.h"
 
 namespace sentry {
 
@@ -29,25 +29,10 @@ class OverlayDirectoryFile final : public File {
       : File(std::move(path), flags, std::move(credentials)), directory_(std::move(directory)) {}
   bool seekable() const override { return true; }
   Result<uint64_t> Seek(Task&, uint64_t position, int64_t offset, int whence) override {
-    int64_t target = offset;
-    if (whence == SEEK_CUR) {
-      if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target))
-        return Errno(EINVAL);
-    } else if (whence != SEEK_SET) {
-      return Errno(EINVAL);
-    }
-    if (target < 0) return Errno(EINVAL);
-    return static_cast<uint64_t>(target);
+    return SeekDirectory(position, offset, whence);
   }
   Result<void> ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) override {
-    if (*offset == 0) {
-      if (!sink({".", directory_->number(), DT_DIR, 1})) return {};
-      *offset = 1;
-    }
-    if (*offset == 1) {
-      if (!sink({"..", directory_->parent_number(), DT_DIR, 2})) return {};
-      *offset = 2;
-    }
+    if (!ListDots(offset, directory_->number(), directory_->parent_number(), sink)) return {};
     return directory_->ReadEntries(offset, sink);
   }
   Result<void> Sync(bool) override { return {}; }
@@ -78,9 +63,9 @@ Result<InodeRef> OverlayDirectory::Lookup(std::string_view name) {
   return InodeRef(child);
 }
 
-void OverlayDirectory::WillWalk(std::string_view remaining) {
+void OverlayDirectory::WillWalk(std::string_view remaining, bool will_open) {
   if (lower() == nullptr || IsChanged(remaining.substr(0, remaining.find('/')))) return;
-  lower()->WillWalk(remaining);
+  lower()->WillWalk(remaining, will_open);
 }
 
 bool OverlayDirectory::IsChanged(std::string_view name) const {
@@ -331,7 +316,7 @@ Result<void> OverlayDirectory::ReadEntries(uint64_t* offset, const DirectorySink
 
 Result<FileRef> OverlayDirectory::Open(Task& task, const Path& path, uint32_t flags) {
   return FileRef(std::make_shared<OverlayDirectoryFile>(
-      path, flags, task.credentials(), std::static_pointer_cast<OverlayDirectory>(self())));
+      path, flags, task.own_credentials_ref(), std::static_pointer_cast<OverlayDirectory>(self())));
 }
 
 void OverlayDirectory::TakeDirectories(std::vector<std::shared_ptr<OverlayInode>>* directories) {

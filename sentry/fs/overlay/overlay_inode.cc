@@ -86,6 +86,10 @@ Result<std::string> OverlayInode::ReadLink() {
   return upper().ReadLink();
 }
 
+const std::string* OverlayInode::KnownTarget() const {
+  return lower_ != nullptr ? lower_->KnownTarget() : upper().KnownTarget();
+}
+
 Result<std::string> OverlayInode::GetXattr(std::string_view name) {
   return XattrsAreUpper() ? upper().GetXattr(name) : lower_->GetXattr(name);
 }

@@ -32,6 +32,7 @@ class OverlayInode : public Inode {
   base::Result<void> SetAttributes(const AttributeChanges& changes) override
       ABSL_LOCKS_EXCLUDED(copy_mu_);
   base::Result<std::string> ReadLink() override;
+  const std::string* KnownTarget() const override;
   base::Result<std::string> GetXattr(std::string_view name) override;
   base::Result<void> SetXattr(std::string_view name, std::span<const std::byte> value,
                               int flags) override ABSL_LOCKS_EXCLUDED(copy_mu_);
@@ -103,7 +104,7 @@ class OverlayDirectory final : public OverlayInode {
                    std::shared_ptr<TmpfsInode> upper);
 
   base::Result<InodeRef> Lookup(std::string_view name) override ABSL_LOCKS_EXCLUDED(mu_);
-  void WillWalk(std::string_view remaining) override ABSL_LOCKS_EXCLUDED(mu_);
+  void WillWalk(std::string_view remaining, bool will_open) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<InodeRef> Create(std::string_view name, const CreateContext& context) override;
   base::Result<InodeRef> MakeDirectory(std::string_view name,
                                        const CreateContext& context) override;

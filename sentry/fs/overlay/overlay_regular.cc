@@ -134,7 +134,7 @@ Result<FileRef> OverlayRegular::Open(Task& task, const Path& path, uint32_t flag
   // The lower file is known by this one only: it has no place of its own.
   FileRef opened = TRY(lower()->Open(task, Path{}, flags));
   return FileRef(std::make_shared<OverlayLowerFile>(
-      path, flags, task.credentials(), std::static_pointer_cast<OverlayRegular>(self()),
+      path, flags, task.own_credentials_ref(), std::static_pointer_cast<OverlayRegular>(self()),
       std::move(opened)));
 }
 

@@ -74,7 +74,7 @@ PollMask PipeFile::Poll(PollMask interest) {
 
 PipeEnds MakePipe(Task& task, uint32_t flags) {
   auto pipe = std::make_shared<Pipe>();
-  const CredentialsRef credentials = task.credentials();
+  const CredentialsRef credentials = task.own_credentials_ref();
   const Path path = task.kernel().anonymous_files().MakePipePath(pipe, *credentials);
   PipeEnds ends;
   ends.reader =
@@ -119,7 +119,7 @@ Result<FileRef> OpenFifo(Task& task, const Path& path, uint32_t flags) {
   const Pipe::Ends before = pipe->ends();
   if (is_fifo && !reads && nonblocking && before.readers == 0) return Errno(ENXIO);
 
-  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.credentials(), is_fifo);
+  auto file = std::make_shared<PipeFile>(pipe, path, flags, task.own_credentials_ref(), is_fifo);
   if (!is_fifo) return FileRef(std::move(file));
   if (reads && !writes && before.writers == 0) {
     if (nonblocking) {

@@ -2,7 +2,6 @@
 // that is never reused, so that reading goes on at the right place whatever came or went in
 // between.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "platform/base/strings.h"
 #include "sentry/fs/tmpfs/tmpfs_inode.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/directory_position.h"
 
 namespace sentry {
 
@@ -209,33 +209,16 @@ void TmpfsDirectory::TakeDirectories(std::vector<std::shared_ptr<TmpfsInode>>* d
 }
 
 Result<FileRef> TmpfsDirectory::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<TmpfsDirectoryFile>(path, flags, task.credentials()));
+  return FileRef(std::make_shared<TmpfsDirectoryFile>(path, flags, task.own_credentials_ref()));
 }
 
 Result<uint64_t> TmpfsDirectoryFile::Seek(Task&, uint64_t position, int64_t offset, int whence) {
-  // Positions are cookies: only those that were handed out mean anything (generic_file_llseek of
-  // libfs' offset directories).
-  int64_t target = offset;
-  if (whence == SEEK_CUR) {
-    if (__builtin_add_overflow(static_cast<int64_t>(position), offset, &target))
-      return Errno(EINVAL);
-  } else if (whence != SEEK_SET) {
-    return Errno(EINVAL);
-  }
-  if (target < 0) return Errno(EINVAL);
-  return static_cast<uint64_t>(target);
+  return SeekDirectory(position, offset, whence);
 }
 
 Result<void> TmpfsDirectoryFile::ReadDirectory(Task&, uint64_t* offset, const DirectorySink& sink) {
   auto& directory = static_cast<TmpfsDirectory&>(*inode());
-  if (*offset == 0) {
-    if (!sink({".", directory.number(), DT_DIR, 1})) return {};
-    *offset = 1;
-  }
-  if (*offset == 1) {
-    if (!sink({"..", directory.parent_number(), DT_DIR, 2})) return {};
-    *offset = 2;
-  }
+  if (!ListDots(offset, directory.number(), directory.parent_number(), sink)) return {};
   TRY(directory.ReadEntries(offset, sink));
   directory.TouchAccess(*this);
   return {};

@@ -95,6 +95,7 @@ class TmpfsSymlink final : public TmpfsInode {
   TmpfsSymlink(Tmpfs& file_system, const CreateContext& context, std::string_view target)
       : TmpfsInode(file_system, S_IFLNK, context), target_(target) {}
   base::Result<std::string> ReadLink() override { return target_; }
+  const std::string* KnownTarget() const override { return &target_; }
 
  protected:
   void FillSize(Attributes* attributes) const override { attributes->size = target_.size(); }

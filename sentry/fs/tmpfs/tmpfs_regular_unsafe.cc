@@ -320,8 +320,9 @@ void TmpfsRegular::RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_
 }
 
 Result<FileRef> TmpfsRegular::Open(Task& task, const Path& path, uint32_t flags) {
-  return FileRef(std::make_shared<TmpfsFile>(
-      path, flags, task.credentials(), std::static_pointer_cast<TmpfsRegular>(shared_from_this())));
+  return FileRef(
+      std::make_shared<TmpfsFile>(path, flags, task.own_credentials_ref(),
+                                  std::static_pointer_cast<TmpfsRegular>(shared_from_this())));
 }
 
 // --- The open file.

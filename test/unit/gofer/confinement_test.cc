@@ -27,9 +27,11 @@ using test::WriteFile;
 // A session without a channel: what it calls a breach is visible.
 class SessionFixture {
  public:
-  SessionFixture() {
+  SessionFixture() : SessionFixture("") {}
+  // Of `path`, or of a directory of its own.
+  explicit SessionFixture(const std::string& path) {
     gofer::Session::Options options;
-    options.attach_points = test::AttachPointsFor(dir_.path());
+    options.attach_points = test::AttachPointsFor(path.empty() ? dir_.path() : path);
     auto proc = gofer::host::OpenProcSelfFd();
     REQUIRE(proc.ok());
     options.proc_self_fd = *std::move(proc);
@@ -53,6 +55,7 @@ TEST_CASE("a name that is no single component is a breach in every request", "[g
                                     std::string("a\0b", 3), std::string("../x"), std::string("x/"));
   CAPTURE(name);
   CHECK(!SessionFixture().Handle(gofer::WalkRequest{1, {{name, kNoFid}}}).ok());
+  CHECK(!SessionFixture().Handle(gofer::ReadDirRequest{1, 0, 10, false, {name}, 2}).ok());
   gofer::MakeRequest make;
   make.dir = 1;
   make.name = name;
@@ -108,6 +111,43 @@ TEST_CASE("magic links lead nowhere", "[gofer][confine]") {
   const base::Fd root = gofer::host::OpenPath(proc.get(), "root").value();
   CHECK(!gofer::host::OpenPath(root.get(), "etc").ok());
   CHECK(S_ISLNK(gofer::host::Stat(root.get()).value().mode));
+}
+
+TEST_CASE("the host's /proc is an empty directory below a tree that has it", "[gofer][confine]") {
+  SessionFixture fixture("/");
+  const auto handle = [&](gofer::RequestBody body) {
+    auto outcome = fixture.Handle(std::move(body));
+    REQUIRE(outcome.ok());
+    return std::move(outcome->response);
+  };
+  const auto walk = [&](Fid from, std::string_view path) {
+    return std::get<gofer::WalkReply>(handle(gofer::WalkRequest{from, Steps(path)}).body);
+  };
+  CHECK(walk(1, "proc").steps.size() == 1);
+  CHECK(walk(1, "proc/self").steps.size() == 1);
+  CHECK(walk(1, "proc/self").stop_error == ENOENT);
+  CHECK(walk(1, "sys/kernel").stop_error == ENOENT);
+  CHECK(handle(gofer::ReadDirRequest{1, 0, 10, true, {"proc", "self"}, 2}).error == ENOENT);
+  for (const std::string_view name : {"proc", "sys"}) {
+    const auto listed = handle(gofer::ReadDirRequest{1, 0, 10, true, {name}, 2});
+    REQUIRE(listed.error == 0);
+    CHECK(std::get<gofer::DirReply>(listed.body).entries.empty());
+    CHECK(std::get<gofer::DirReply>(listed.body).end);
+    REQUIRE(handle(gofer::WalkRequest{1, {{name, 3}}}).error == 0);
+    CHECK(walk(3, "self").stop_error == ENOENT);
+    CHECK(std::get<gofer::DirReply>(handle(gofer::ReadDirRequest{3, 0, 10, true}).body).end);
+    gofer::MakeRequest make;
+    make.dir = 3;
+    make.name = "x";
+    make.mode = S_IFDIR | 0700;
+    CHECK(handle(make).error == EROFS);
+    REQUIRE(handle(gofer::ClunkRequest{{3}}).error == 0);
+  }
+  // What is attached is meant.
+  SessionFixture proc("/proc");
+  auto outcome = proc.Handle(gofer::WalkRequest{1, Steps("self")});
+  REQUIRE(outcome.ok());
+  CHECK(std::get<gofer::WalkReply>(outcome->response.body).steps.size() == 1);
 }
 
 TEST_CASE("a directory moved out of the tree leads no further up", "[gofer][confine]") {

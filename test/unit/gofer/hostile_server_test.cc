@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -106,6 +107,15 @@ TEST_CASE("directory entries with impossible names end the connection", "[gofer]
   reply.entries[0].name = name;
   BareServer server([reply](Channel&, const Request& request) { return Ok(request, reply); });
   CHECK(server.client().ReadDir({1, 0, 10, false}).error() == EIO);
+}
+
+TEST_CASE("a listing by path says which directory it is of", "[gofer][hostile]") {
+  gofer::DirReply reply;
+  reply.end = true;
+  SECTION("of none") {}
+  SECTION("of a file") { reply.attributes.mode = S_IFREG | 0644; }
+  BareServer server([reply](Channel&, const Request& request) { return Ok(request, reply); });
+  CHECK(server.client().ReadDir({1, 0, 10, false, {"a"}, 2}).error() == EIO);
 }
 
 TEST_CASE("a directory that never ends is refused", "[gofer][hostile]") {

@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <set>
 #include <string>
 #include <thread>
@@ -360,6 +361,43 @@ TEST_CASE("reading a directory goes on from any cookie", "[gofer][readdir]") {
   CHECK(fixture.client().ReadDir(request).value().entries.size() == 27);
   request.fid = fixture.Fid("a");
   CHECK(fixture.client().ReadDir(request).error() == ENOTDIR);
+}
+
+TEST_CASE("a directory far below is read in one message", "[gofer][readdir]") {
+  GoferFixture fixture;
+  Client& client = fixture.client();
+  std::filesystem::create_directories(fixture.dir() / "a/b/c");
+  for (int i = 0; i < 20; ++i) WriteFile(fixture.dir() / ("a/b/c/" + std::to_string(i)), "");
+  gofer::ReadDirRequest request{fixture.root(), 0, gofer::kDirEntriesMax, true, {"a", "b", "c"}};
+  request.new_fid = client.NewFid();
+  const uint64_t messages = client.messages_sent();
+  const gofer::DirReply all = client.ReadDir(request).value();
+  CHECK(client.messages_sent() == messages + 1);
+  CHECK(all.end);
+  CHECK(all.entries.size() == 20);
+  struct stat host{};
+  REQUIRE(stat((fixture.dir() / "a/b/c").c_str(), &host) == 0);
+  CHECK(all.attributes.ino == host.st_ino);
+
+  // Its fid is free still. Read in parts, it is bound.
+  request.entries_max = 15;
+  const gofer::DirReply part = client.ReadDir(request).value();
+  CHECK(part.entries.size() == 15);
+  REQUIRE(!part.end);
+  gofer::ReadDirRequest rest{request.new_fid, part.entries.back().cookie, 15, false};
+  CHECK(client.ReadDir(rest).value().entries.size() == 5);
+  CHECK(client.Walk({request.new_fid, Steps("7")}).value().reply.steps.size() == 1);
+  client.Forget(request.new_fid);
+
+  const auto error_of = [&](std::vector<std::string_view> path) {
+    gofer::ReadDirRequest wrong{fixture.root(), 0, 10, false, std::move(path), client.NewFid()};
+    return client.ReadDir(wrong).error().value();
+  };
+  REQUIRE(symlink("b", (fixture.dir() / "a/link").c_str()) == 0);
+  CHECK(error_of({"a", "missing"}) == ENOENT);
+  CHECK(error_of({"a", "b", "c", "7"}) == ENOTDIR);
+  CHECK(error_of({"a", "link", "c"}) == ELOOP);
+  CHECK(error_of({"a", ".."}) == EINVAL);
 }
 
 TEST_CASE("the longest names fit, a thousand at a time", "[gofer][readdir][limits]") {

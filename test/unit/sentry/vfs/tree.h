@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "platform/base/check.h"
 #include "platform/memory/memory_pool.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/time/host_clock.h"
@@ -60,7 +61,10 @@ struct Tree {
     return vfs.Walk(Root(), {}, path, options);
   }
   int Find(std::string_view path, bool follow = true, uint64_t resolve = 0) {
-    return Code(Walk(path, follow, resolve));
+    const int code = Code(Walk(path, follow, resolve));
+    // Once more, along what is cached now.
+    RAVELIN_CHECK(Code(Walk(path, follow, resolve)) == code);
+    return code;
   }
   sentry::Attributes Stat(std::string_view path) {
     return Walk(path, false).value().dentry->inode()->GetAttributes().value();
