@@ -24,6 +24,7 @@
 #include "syscalls/handlers/process.h"
 #include "syscalls/handlers/rlimit.h"
 #include "syscalls/handlers/sched.h"
+#include "syscalls/handlers/seccomp.h"
 #include "syscalls/handlers/signal.h"
 #include "syscalls/handlers/signalfd.h"
 #include "syscalls/handlers/socket.h"
@@ -231,6 +232,7 @@ constexpr Table kTable = MakeTable({
     Full<&SchedSetAffinity>(203, "sched_setaffinity"),
     Full<&SchedGetAffinity>(204, "sched_getaffinity"),
     Full<&EpollCreate>(213, "epoll_create"),
+    Full<&RemapFilePages>(216, "remap_file_pages"),
     Full<&Getdents64>(217, "getdents64"),
     Full<&SetTidAddress>(218, "set_tid_address"),
     Full<&RestartSyscall>(219, "restart_syscall"),
@@ -310,6 +312,8 @@ constexpr Table kTable = MakeTable({
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&Renameat2>(316, "renameat2"),
+    Partial<&SeccompCall>(317, "seccomp",
+                          "No user notification: its action and flag are unknown."),
     Full<&GetRandom>(318, "getrandom"),
     Partial<&MemfdCreate>(319, "memfd_create",
                           "MFD_HUGETLB is refused: there are no huge pages to set aside."),

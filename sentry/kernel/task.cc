@@ -95,6 +95,8 @@ void Task::PublishIdentity() {
   if (kernel_.options().strace) return;  // Every call is to be seen.
   const absl::MutexLock lock(&context_mu_);
   if (context_ == nullptr) return;
+  // A filter decides about every call.
+  if (seccomp_.mode.load(std::memory_order_acquire) != 0) return context_->SetIdentity(nullptr);
   // Under the lock, so that of two changes the later one's is published last.
   const CredentialsRef credentials = this->credentials();
   const platform::Identity identity{.pid = group_->id(),

@@ -19,6 +19,7 @@
 #include "platform/base/user_addr.h"
 #include "platform/platform.h"
 #include "sentry/kernel/credentials.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/thread_group.h"
 #include "sentry/kernel/wait_queue.h"
 #include "sentry/mm/memory_manager.h"
@@ -259,6 +260,7 @@ class Task : public std::enable_shared_from_this<Task> {
   friend class JobControl;
   friend class Kernel;
   friend class PidNamespace;
+  friend class Seccomp;
   friend class SignalDelivery;
   friend class TaskClone;
   friend class TaskExec;
@@ -313,6 +315,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<int64_t> guest_ns_{0};  // Of a context that has gone.
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
+  SeccompState seccomp_;
   std::array<uint64_t, 3> calls_{};  // By platform::SyscallPath. The own thread's.
 
   // Replaced by the own thread under resource_mu_, which other threads take to look.

@@ -142,6 +142,7 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
   const int32_t family_tid =
       Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_tid_ : parent.tid();
   pids.InsertLocked(child, family, family_tid);
+  Seccomp::InheritLocked(parent, *child);
   child->account_ = kernel.UserAccountOf(child->own_credentials().uid);
   child->account_->tasks.fetch_add(1, std::memory_order_relaxed);
   SignalDelivery::AddTarget(*child);

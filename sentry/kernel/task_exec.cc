@@ -169,6 +169,9 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   memory->StartLoading();
   const base::Result<LoadedImage> image = LoadProgram(load, *memory);
   memory->FinishLoading();
+  // The program's own file is held as long as the memory; libraries may be replaced in place.
+  if (program.interpreter != nullptr && program.interpreter->file() != nullptr)
+    program.interpreter->file()->AllowWrite();
   memory->dumpable().store(credentials.ids_changed ? 0 : 1);
   task.ReplaceMemory(std::move(memory));
   if (task.vfork_completion_ != nullptr) task.vfork_completion_->Complete();

@@ -132,6 +132,13 @@ void Task::HandleSyscall() {
                                  registers_.r10, registers_.r8,  registers_.r9};
   keep_registers_ = false;
   current_syscall_.store(static_cast<int64_t>(number), std::memory_order_relaxed);
+  if (seccomp_.mode.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (const std::optional<int64_t> instead = Seccomp::Check(*this, number, arguments)) {
+      current_syscall_.store(-1, std::memory_order_relaxed);
+      registers_.rax = static_cast<uint64_t>(*instead);
+      return;
+    }
+  }
   const int64_t result = kernel_.dispatcher().Dispatch(*this, number, arguments);
   current_syscall_.store(-1, std::memory_order_relaxed);
   FinishSyscall(result);

@@ -121,6 +121,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
   friend class JobControl;
   friend class Kernel;
   friend class PidNamespace;
+  friend class Seccomp;
   friend class SignalDelivery;
   friend class Task;
   friend class TaskClone;

@@ -112,7 +112,7 @@ base::Result<LoadedImage> LoadProgram(const LoadRequest& request, MemoryManager&
 
 // Adaptors over the vfs.
 // Checks as open_exec does: EACCES if it is not regular, not executable for the task, or on a
-// noexec mount.
+// noexec mount; ETXTBSY if it is open for writing, which it cannot be while the result is open.
 base::Result<FileRef> OpenExecutable(Task& task, const Path& path);
 std::shared_ptr<ProgramFile> MakeProgramFile(Task& task, FileRef file);
 // Opens relative to the task's root and working directory. Lives no longer than `task`'s current

@@ -68,7 +68,9 @@ Result<FileRef> OpenExecutable(Task& task, const Path& path) {
   }
   TRY(inode.CheckPermission(task.own_credentials(), X_OK));
   // Not through the checks of open(2): what may be executed need not be readable.
-  return inode.Open(task, path, 0);
+  FileRef file = TRY(inode.Open(task, path, 0));
+  TRY(file->DenyWrite());
+  return file;
 }
 
 std::shared_ptr<ProgramFile> MakeProgramFile(Task& task, FileRef file) {

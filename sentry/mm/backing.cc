@@ -49,7 +49,7 @@ bool MemoryManager::Impl::IsWorthPopulating(const platform::Mapping& mapping) co
 
 int MemoryManager::Impl::HostProtection(const Vma& vma, const PrivatePages* pages, int protection) {
   if (vma.shared || (pages != nullptr && !pages->copy_on_write)) return protection;
-  return protection & ~PROT_WRITE;
+  return WithoutWrite(protection);
 }
 
 void MemoryManager::Impl::DescribeFileLocked(const Vma& vma, uint64_t start, uint64_t end,

@@ -61,7 +61,7 @@ void MemoryManager::Impl::ShareRunLocked(const Vma& vma, PrivatePages run, Impl&
   if (run.copy_on_write) return;
   pages.SetCopyOnWrite(run.start, run.end, true);
   if (vma.writable()) {
-    AddProtection(fork_protections, run.start, run.end, vma.protection & ~PROT_WRITE);
+    AddProtection(fork_protections, run.start, run.end, WithoutWrite(vma.protection));
   }
 }
 

@@ -285,6 +285,32 @@ Result<void> MemoryManager::Munmap(uint64_t address, uint64_t length) {
   return {};
 }
 
+Result<MmapRequest> MemoryManager::RequestForShared(uint64_t start, uint64_t length) const {
+  const absl::ReaderMutexLock lock(&impl_->mu);
+  auto it = impl_->vmas.FindFrom(start);
+  if (it == impl_->vmas.end() || it->second.start > start || !it->second.shared)
+    return Errno(EINVAL);
+  const Vma& first = it->second;
+  // Areas of one object may have been split by an earlier call: they count as one while they touch.
+  for (uint64_t end = first.end; end < start + length; end = it->second.end) {
+    ++it;
+    if (it == impl_->vmas.end() || it->second.start != end || !it->second.shared ||
+        it->second.mappable != first.mappable || it->second.protection != first.protection) {
+      return Errno(EINVAL);
+    }
+  }
+  MmapRequest request;
+  request.address = start;
+  request.length = length;
+  request.protection = first.protection;
+  request.flags = MAP_SHARED | MAP_FIXED | (first.locked ? MAP_LOCKED : 0);
+  request.mappable = first.mappable;
+  request.file = first.file;
+  request.file_writable = (first.may_protect & PROT_WRITE) != 0;
+  request.file_executable = (first.may_protect & PROT_EXEC) != 0;
+  return request;
+}
+
 Result<void> MemoryManager::Impl::ProtectAreaLocked(VmaMap::Iterator it, int protection) {
   Vma& vma = it->second;
   const int old_protection = std::exchange(vma.protection, protection);

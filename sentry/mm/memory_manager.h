@@ -164,6 +164,9 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // The checks of mmap that come before those of the file: what Mmap would answer, nothing changes.
   base::Result<void> CheckMmap(const MmapRequest& request);
   base::Result<uint64_t> Mmap(const MmapRequest& request);
+  // remap_file_pages(2): the request that maps [start, start + length), which is shared and one
+  // object, at the same place again. EINVAL if it is not that.
+  base::Result<MmapRequest> RequestForShared(uint64_t start, uint64_t length) const;
   base::Result<void> Munmap(uint64_t address, uint64_t length);
   // `protection` may hold PROT_GROWSDOWN.
   base::Result<void> Mprotect(uint64_t address, uint64_t length, int protection);

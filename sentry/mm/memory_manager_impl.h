@@ -171,6 +171,11 @@ struct MemoryManager::Impl {
 
   // --- Memory behind areas (backing.cc).
   // What the host may allow for a piece of an area with or without pages of its own.
+  // What is left of a protection while the first write is waited for. On x86 what may be written
+  // may be read, also without PROT_READ.
+  static int WithoutWrite(int protection) {
+    return (protection & PROT_WRITE) != 0 ? (protection & ~PROT_WRITE) | PROT_READ : protection;
+  }
   static int HostProtection(const Vma& vma, const PrivatePages* pages, int protection);
   // Appends what the platform should show in [start, end).
   void DescribeLocked(uint64_t start, uint64_t end, std::vector<platform::Mapping>& out)

@@ -120,14 +120,17 @@ bool SignalDelivery::ActByDefault(Task& task, const SignalInfo& info) {
     StartStopLocked(task, info.signal);
     return false;
   }
-  int32_t status = info.signal;
-  const std::shared_ptr<MemoryManager> memory = task.memory_ref();
-  if ((bit & kCoreSignals) != 0 && group.Limit(RLIMIT_CORE) > 0 && memory != nullptr &&
-      memory->dumpable() == 1) {
-    status |= 0x80;  // WCOREDUMP. What a core file would hold is not written: see README.md.
-  }
-  group.StartExit(status);
+  group.StartExit(FatalStatus(task, info.signal));
   return true;
+}
+
+int32_t SignalDelivery::FatalStatus(Task& task, int signal) {
+  const std::shared_ptr<MemoryManager> memory = task.memory_ref();
+  const bool dumps = (SignalBit(signal) & kCoreSignals) != 0 &&
+                     task.group().Limit(RLIMIT_CORE) > 0 && memory != nullptr &&
+                     memory->dumpable() == 1;
+  // WCOREDUMP. What a core file would hold is not written: see README.md.
+  return dumps ? signal | 0x80 : signal;
 }
 
 std::optional<SignalToHandle> SignalDelivery::Next(Task& task) {

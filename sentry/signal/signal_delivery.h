@@ -51,6 +51,9 @@ class SignalDelivery {
   // Ends all tasks but `survivor` (may be null). Signal lock held.
   static void KillOthersLocked(ThreadGroup& group, const Task* survivor);
 
+  // The wait status of a process that `signal` ends by its default action.
+  static int32_t FatalStatus(Task& task, int signal);
+
   // CLD_STOPPED or CLD_CONTINUED to the parent. No lock held.
   static void NotifyParent(ThreadGroup& group, int32_t code);
 

@@ -170,9 +170,46 @@ Result<SocketRef> InetStreamSocket::Accept(Task&, bool nonblocking_result) {
   return accepted;
 }
 
+// Linux answers a non-blocking connect before the handshake is over, always: the answer is in the
+// socket's backlog, even over lo. Programs that take it from poll(2) and SO_ERROR see the same
+// here.
 Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
   if (address.length < 2) return Errno(EINVAL);
   const InetAddress to = TRY(Destination(address));
+  switch (outcome_.exchange(Outcome::kNone)) {
+    case Outcome::kConnected:
+      return {};
+    case Outcome::kRefused: {
+      const int error = connect_error_.exchange(0);
+      return Errno(error != 0 ? error : ECONNABORTED);
+    }
+    case Outcome::kNone:
+      break;
+  }
+  const Result<void> result = ConnectNow(to);
+  if (!nonblocking()) return result;
+  if (result.ok()) {
+    outcome_ = Outcome::kConnected;
+    return Errno(EINPROGRESS);
+  }
+  if (result.error() != ECONNREFUSED) return result;
+  connect_error_ = ECONNREFUSED;
+  outcome_ = Outcome::kRefused;
+  wait_queue()->Notify(kPollReadable | kPollWritable | kPollAlways);
+  return Errno(EINPROGRESS);
+}
+
+PollMask InetStreamSocket::Poll(PollMask interest) {
+  if (connect_error_ == 0) return core_.Poll(interest);
+  return (interest & (kPollReadable | kPollWritable | POLLRDHUP)) | kPollAlways;
+}
+
+int InetStreamSocket::TakeError() {
+  const int error = connect_error_.exchange(0);
+  return error != 0 ? error : core_.TakeError();
+}
+
+Result<void> InetStreamSocket::ConnectNow(const InetAddress& to) {
   TRY(core_.ClaimConnect());
   const auto connect = [&]() -> Result<void> {
     const auto found = ports().FindListener(to);
@@ -189,6 +226,8 @@ Result<void> InetStreamSocket::Connect(Task&, const SocketAddress& address) {
     accepted->options().linger_seconds = listener.options().linger_seconds.load();
     accepted->options().oob_inline = listener.options().oob_inline.load();
     InetStreamSocket& raw = *accepted;
+    peer_receive_bytes_ = listener.options().receive_bytes.load();
+    raw.peer_receive_bytes_ = options().receive_bytes.load();
     // In flight on a wire of our own: what the sender may buffer and what the receiver may.
     const size_t there = size_t{options().send_bytes} + listener.options().receive_bytes;
     const size_t back = size_t{listener.options().send_bytes} + options().receive_bytes;
@@ -214,6 +253,7 @@ Result<SocketAddress> InetStreamSocket::PeerAddress() {
 
 Result<size_t> InetStreamSocket::Send(Task& task, SendRequest& request) {
   request.ancillary = {};  // No rights over the internet.
+  if (const int error = connect_error_.exchange(0)) return Errno(error);
   return core_.Send(task, request, {});
 }
 
@@ -223,6 +263,7 @@ Result<ReceiveResult> InetStreamSocket::Receive(Task&, ReceiveRequest& request) 
                                 : core_.ReceiveUrgent(request);
   }
   if ((request.flags & MSG_ERRQUEUE) != 0) return Errno(EAGAIN);
+  if (const int error = connect_error_.exchange(0)) return Errno(error);
   if ((request.flags & MSG_TRUNC) != 0 && (request.flags & MSG_PEEK) == 0) {
     // tcp(7): discards the bytes instead of copying them.
     std::vector<std::byte> bin(std::min<uint64_t>(request.to.remaining(), 65536));
@@ -264,7 +305,7 @@ uint64_t InetStreamSocket::OutputQueued() {
 
 void InetStreamSocket::OnBufferSizes() {
   if (const auto outbox = core_.outbox()) {
-    outbox->set_byte_limit(size_t{options().send_bytes} + kSocketBufferDefault);
+    outbox->set_byte_limit(size_t{options().send_bytes} + peer_receive_bytes_);
   }
 }
 

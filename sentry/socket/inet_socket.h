@@ -92,18 +92,25 @@ class InetStreamSocket final : public InetSocket {
   base::Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name) override;
   base::Result<void> SetOption(Task& task, int level, int name,
                                std::span<const uint8_t> value) override;
-  PollMask Poll(PollMask interest) override { return core_.Poll(interest); }
+  PollMask Poll(PollMask interest) override;
   bool listening() override { return core_.state() == StreamCore::State::kListening; }
   int state_number() override;
 
  protected:
   base::Result<uint64_t> InputQueued() override;
   uint64_t OutputQueued() override;
-  int TakeError() override { return core_.TakeError(); }
+  int TakeError() override;
   void OnBufferSizes() override;
 
  private:
+  // What a connect that was told EINPROGRESS has come to, until somebody asks.
+  enum class Outcome { kNone, kConnected, kRefused };
+
+  base::Result<void> ConnectNow(const InetAddress& to);
   StreamCore core_;
+  std::atomic<uint32_t> peer_receive_bytes_{kSocketBufferDefault};  // When it was connected.
+  std::atomic<Outcome> outcome_{Outcome::kNone};
+  std::atomic<int> connect_error_{0};  // SO_ERROR of that connect.
 };
 
 class InetDatagramSocket final : public InetSocket {

@@ -137,6 +137,7 @@ class Socket : public File {
   base::Result<Attributes> GetAttributes() override;
   base::Result<void> SetAttributes(const AttributeChanges& changes) override;
   WaitQueue* wait_queue() override { return queue_.get(); }
+  bool SupportsAsync() const override { return true; }
   Deadline ReadDeadline(Task& task) override;
   Deadline WriteDeadline(Task& task) override;
   std::string DisplayName() const override;

@@ -22,6 +22,7 @@ class PtyMasterFile final : public File {
   base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override;
   PollMask Poll(PollMask interest) override;
   WaitQueue* wait_queue() override { return &terminal_->master_queue(); }
+  bool SupportsAsync() const override { return true; }
   std::string FdInfo() const override;
   const std::shared_ptr<Terminal>& terminal() const { return terminal_; }
 
@@ -40,6 +41,7 @@ class PtySlaveFile final : public File {
   base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override;
   PollMask Poll(PollMask interest) override;
   WaitQueue* wait_queue() override { return &terminal_->slave_queue(); }
+  bool SupportsAsync() const override { return true; }
   const std::shared_ptr<Terminal>& terminal() const { return terminal_; }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/dentry.h"
+#include "sentry/vfs/file_owner.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/inode_attachments.h"
 
@@ -32,11 +33,13 @@ File::File(Path path, uint32_t flags, CredentialsRef credentials)
       credentials_(std::move(credentials)) {}
 
 File::~File() {
+  delete owner_if_any();
   if (path_.dentry == nullptr || path_.dentry->is_negative()) return;
   if (Inode::Attachments* attachments = path_.dentry->inode()->attachments_if_any()) {
     attachments->locks.ReleaseRecords(this);
     attachments->locks.ReleaseFlock(this);
     if (has_write_access_) attachments->PutWriteAccess();
+    AllowWrite();
   }
   if (!is_path_only()) NotifyPath(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
 }
@@ -46,6 +49,27 @@ Result<void> File::TakeWriteAccess() {
   TRY(path_.dentry->inode()->attachments().GetWriteAccess());
   has_write_access_ = true;
   return {};
+}
+
+Result<void> File::DenyWrite() {
+  if (path_.dentry == nullptr) return {};
+  TRY(path_.dentry->inode()->attachments().DenyWrite());
+  // Two at once only if a caller does not know what it has: the second one's claim goes back.
+  if (denies_write_.exchange(true)) path_.dentry->inode()->attachments().AllowWrite();
+  return {};
+}
+
+void File::AllowWrite() {
+  if (denies_write_.exchange(false)) path_.dentry->inode()->attachments().AllowWrite();
+}
+
+FileOwner& File::owner() {
+  if (FileOwner* existing = owner_if_any()) return *existing;
+  auto made = std::make_unique<FileOwner>();
+  FileOwner* expected = nullptr;
+  if (owner_.compare_exchange_strong(expected, made.get(), std::memory_order_acq_rel))
+    return *made.release();
+  return *expected;
 }
 
 bool File::is_path_only() const { return (flags() & O_PATH) != 0; }

@@ -25,6 +25,7 @@
 
 namespace sentry {
 
+class FileOwner;
 class Inode;
 class Mappable;
 class Task;
@@ -55,6 +56,10 @@ class File : public std::enable_shared_from_this<File> {
   // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is
   // executed.
   base::Result<void> TakeWriteAccess();
+  // The other side: nobody may write to it while this description is open, or until AllowWrite.
+  // ETXTBSY if somebody does.
+  base::Result<void> DenyWrite();
+  void AllowWrite();
   // Status flags as F_GETFL returns them.
   uint32_t flags() const { return flags_.load(std::memory_order_relaxed); }
   bool nonblocking() const;
@@ -124,9 +129,11 @@ class File : public std::enable_shared_from_this<File> {
   virtual void FetchPosition() {}
   virtual void PublishPosition() {}
 
-  // What F_SETOWN and F_SETSIG said (SIGIO); kept for F_GETOWN.
-  std::atomic<int32_t>& owner() { return owner_; }
-  std::atomic<int32_t>& owner_signal() { return owner_signal_; }
+  // May O_ASYNC be set: is the queue notified of data that come and room that gets free?
+  virtual bool SupportsAsync() const { return false; }
+  // F_SETOWN and friends. Made by the first call; the second gives null if nobody made it.
+  FileOwner& owner();
+  FileOwner* owner_if_any() const { return owner_.load(std::memory_order_acquire); }
 
   // Text for /proc/PID/fd/N when there is no path: "pipe:[7]", "anon_inode:[eventfd]".
   virtual std::string DisplayName() const;
@@ -140,10 +147,10 @@ class File : public std::enable_shared_from_this<File> {
   Path path_;
   const uint32_t access_mode_;
   bool has_write_access_ = false;
+  std::atomic<bool> denies_write_{false};
   std::atomic<uint32_t> flags_;
   CredentialsRef credentials_;
-  std::atomic<int32_t> owner_{0};
-  std::atomic<int32_t> owner_signal_{0};
+  std::atomic<FileOwner*> owner_{nullptr};  // Owned.
   absl::Mutex position_mutex_;
   uint64_t position_ = 0;
 };

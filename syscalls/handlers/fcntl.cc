@@ -8,6 +8,7 @@
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file.h"
+#include "sentry/vfs/file_owner.h"
 #include "sentry/vfs/inode_attachments.h"
 #include "sentry/vfs/vfs.h"
 #include "syscalls/handlers/open.h"
@@ -20,6 +21,7 @@ using base::Result;
 using base::UserAddr;
 using base::UserInOut;
 using sentry::File;
+using sentry::FileOwner;
 using sentry::FileRef;
 using sentry::RecordLock;
 using sentry::Task;
@@ -146,29 +148,34 @@ Result<uint64_t> SetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bo
 }
 
 Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t argument) {
+  using Kind = FileOwner::Kind;
+  const FileOwner* existing = file.owner_if_any();
+  const FileOwner::Id id = existing != nullptr ? existing->Get() : FileOwner::Id{};
   switch (command) {
-    case F_SETOWN:
-      file.owner().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
+    case F_SETOWN: {
+      const auto number = static_cast<int32_t>(argument);
+      if (number == std::numeric_limits<int32_t>::min()) return Errno(EINVAL);
+      const FileOwner::Id wanted =
+          number < 0 ? FileOwner::Id{Kind::kGroup, -number} : FileOwner::Id{Kind::kProcess, number};
+      TRY(file.owner().Set(task, wanted));
       return uint64_t{0};
+    }
     case F_GETOWN:
-      return static_cast<uint64_t>(
-          static_cast<int64_t>(file.owner().load(std::memory_order_relaxed)));
+      return static_cast<uint64_t>(int64_t{id.kind == Kind::kGroup ? -id.number : id.number});
     case F_SETSIG:
-      if (argument > 64) return Errno(EINVAL);
-      file.owner_signal().store(static_cast<int32_t>(argument), std::memory_order_relaxed);
+      if (argument > static_cast<uint64_t>(sentry::kSignalMax)) return Errno(EINVAL);
+      file.owner().SetSignal(static_cast<int32_t>(argument));
       return uint64_t{0};
     case F_GETSIG:
-      return static_cast<uint64_t>(file.owner_signal().load(std::memory_order_relaxed));
+      return static_cast<uint64_t>(existing != nullptr ? existing->signal() : 0);
     case F_SETOWN_EX: {
       const OwnerEx owner = TRY(task.CopyIn(base::UserIn<OwnerEx>(UserAddr(argument))));
       if (owner.type < F_OWNER_TID || owner.type > F_OWNER_PGRP) return Errno(EINVAL);
-      file.owner().store(owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid,
-                         std::memory_order_relaxed);
+      TRY(file.owner().Set(task, {static_cast<Kind>(owner.type), owner.pid}));
       return uint64_t{0};
     }
     default: {
-      const int32_t owner = file.owner().load(std::memory_order_relaxed);
-      const OwnerEx answer{owner < 0 ? F_OWNER_PGRP : F_OWNER_PID, owner < 0 ? -owner : owner};
+      const OwnerEx answer{static_cast<int32_t>(id.kind), id.number};
       TRY(task.CopyOut(base::UserOut<OwnerEx>(UserAddr(argument)), answer));
       return uint64_t{0};
     }
@@ -181,6 +188,21 @@ bool AllowedOnPath(int32_t command) {
 }
 
 }  // namespace
+
+// O_ASYNC is the file's only if it has somebody to tell; then the descriptor it came through is
+// what the signal names.
+Result<void> SetStatusFlags(Task& task, File& file, int32_t fd, uint32_t flags) {
+  const uint32_t before = file.flags();
+  if (!file.SupportsAsync()) flags &= ~static_cast<uint32_t>(O_ASYNC);
+  TRY(file.SetFlags(task, flags));
+  if (((before ^ file.flags()) & O_ASYNC) == 0) return {};
+  if ((flags & O_ASYNC) != 0) {
+    file.owner().Arm(task, file, fd);
+  } else {
+    file.owner().Disarm();
+  }
+  return {};
+}
 
 Result<uint64_t> Fcntl(Task& task, int32_t fd, int32_t command, uint64_t argument) {
   const FileRef file = TRY(task.fds().Get(fd));
@@ -203,7 +225,7 @@ Result<uint64_t> Fcntl(Task& task, int32_t fd, int32_t command, uint64_t argumen
     case F_GETFL:
       return uint64_t{file->flags()};
     case F_SETFL:
-      TRY(file->SetFlags(task, static_cast<uint32_t>(argument)));
+      TRY(SetStatusFlags(task, *file, fd, static_cast<uint32_t>(argument)));
       return uint64_t{0};
     case F_GETLK:
     case F_OFD_GETLK:

@@ -107,6 +107,21 @@ Result<uint64_t> Mmap(Task& task, uint64_t address, uint64_t length, uint64_t pr
   return task.memory().Mmap(request);
 }
 
+// Emulated by a mapping in place, as Linux does since 4.0.
+Result<void> RemapFilePages(Task& task, uint64_t start, uint64_t size, uint64_t protection,
+                            uint64_t page_offset, uint64_t) {
+  if (protection != 0) return Errno(EINVAL);
+  start -= start % kPageSize;
+  size -= size % kPageSize;
+  if (start + size <= start) return Errno(EINVAL);
+  const uint64_t pages_max = ~uint64_t{0} / 2 / kPageSize;
+  if (page_offset > pages_max - size / kPageSize) return Errno(EINVAL);
+  MmapRequest request = TRY(task.memory().RequestForShared(start, size));
+  request.offset = page_offset * kPageSize;
+  TRY(task.memory().Mmap(request));
+  return {};
+}
+
 Result<void> Munmap(Task& task, uint64_t address, uint64_t length) {
   return task.memory().Munmap(address, length);
 }

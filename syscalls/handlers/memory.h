@@ -16,6 +16,8 @@ namespace syscalls {
 
 base::Result<uint64_t> Mmap(sentry::Task& task, uint64_t address, uint64_t length,
                             uint64_t protection, uint64_t flags, uint64_t fd, uint64_t offset);
+base::Result<void> RemapFilePages(sentry::Task& task, uint64_t start, uint64_t size,
+                                  uint64_t protection, uint64_t page_offset, uint64_t flags);
 base::Result<void> Munmap(sentry::Task& task, uint64_t address, uint64_t length);
 base::Result<void> Mprotect(sentry::Task& task, uint64_t address, uint64_t length,
                             uint64_t protection);

@@ -172,7 +172,8 @@ Result<uint64_t> Ioctl(Task& task, int32_t fd, uint32_t command, uint64_t argume
     case FIOASYNC: {
       const int32_t on = TRY(task.CopyIn(UserIn<int32_t>(UserAddr(argument))));
       const uint32_t bit = command == FIONBIO ? O_NONBLOCK : O_ASYNC;
-      TRY(file->SetFlags(task, on != 0 ? file->flags() | bit : file->flags() & ~bit));
+      if (command == FIOASYNC && !file->SupportsAsync()) return Errno(ENOTTY);
+      TRY(SetStatusFlags(task, *file, fd, on != 0 ? file->flags() | bit : file->flags() & ~bit));
       return uint64_t{0};
     }
     case FIONREAD: {

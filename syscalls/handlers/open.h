@@ -8,8 +8,9 @@
 #include "platform/base/user_addr.h"
 
 namespace sentry {
+class File;
 class Task;
-}
+}  // namespace sentry
 
 namespace syscalls {
 
@@ -25,6 +26,9 @@ base::Result<int32_t> Dup(sentry::Task& task, int32_t fd);
 base::Result<int32_t> Dup2(sentry::Task& task, int32_t old_fd, int32_t new_fd);
 base::Result<int32_t> Dup3(sentry::Task& task, int32_t old_fd, int32_t new_fd, int32_t flags);
 base::Result<uint64_t> Fcntl(sentry::Task& task, int32_t fd, int32_t command, uint64_t argument);
+// F_SETFL, FIONBIO, FIOASYNC: `flags` as F_GETFL shows them.
+base::Result<void> SetStatusFlags(sentry::Task& task, sentry::File& file, int32_t fd,
+                                  uint32_t flags);
 base::Result<void> Flock(sentry::Task& task, int32_t fd, int32_t operation);
 base::Result<uint64_t> Ioctl(sentry::Task& task, int32_t fd, uint32_t command, uint64_t argument);
 

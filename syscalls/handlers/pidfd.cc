@@ -3,7 +3,6 @@
 #include "sentry/kernel/pidfd.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -14,6 +13,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/trace_access.h"
 #include "sentry/signal/signal_info.h"
 #include "syscalls/handlers/process.h"
 #include "syscalls/handlers/signal.h"
@@ -34,19 +34,6 @@ constexpr uint32_t kPidfdThread = O_EXCL;
 constexpr uint32_t kSignalThread = 1;
 constexpr uint32_t kSignalThreadGroup = 2;
 constexpr uint32_t kSignalProcessGroup = 4;
-
-// ptrace's rule (PTRACE_MODE_ATTACH_REALCREDS): same identity and no more capabilities, and
-// dumpable.
-bool MayAttach(Task& task, Task& target) {
-  const sentry::Credentials& own = task.own_credentials();
-  if (&task.group() == &target.group() || own.HasCapability(CAP_SYS_PTRACE)) return true;
-  const sentry::CredentialsRef other = target.credentials();
-  const bool same = own.uid == other->uid && own.uid == other->euid && own.uid == other->suid &&
-                    own.gid == other->gid && own.gid == other->egid && own.gid == other->sgid;
-  const std::shared_ptr<sentry::MemoryManager> memory = target.memory_ref();
-  return same && (other->permitted & ~own.permitted) == 0 && memory != nullptr &&
-         memory->dumpable().load() == 1;
-}
 
 }  // namespace
 
@@ -86,7 +73,8 @@ Result<int32_t> PidfdGetfd(Task& task, int32_t pidfd, int32_t fd, uint32_t flags
   const std::shared_ptr<sentry::PidFile> file = TRY(sentry::GetPidFile(task, pidfd));
   const TaskRef target = file->thread() != nullptr ? file->thread() : file->group()->AnyLiveTask();
   if (target == nullptr) return Errno(ESRCH);
-  if (!MayAttach(task, *target)) return Errno(EPERM);
+  if (!MayTrace(task.own_credentials(), &task.group(), *target, sentry::TraceIds::kReal))
+    return Errno(EPERM);
   const std::shared_ptr<sentry::FdTable> fds = target->fds_ref();
   if (fds == nullptr) return Errno(ESRCH);
   return task.InstallFile(TRY(fds->Get(fd)), true);

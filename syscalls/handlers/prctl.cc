@@ -15,6 +15,7 @@
 #include "platform/base/user_addr.h"
 #include "sentry/kernel/credentials.h"
 #include "sentry/kernel/task.h"
+#include "syscalls/handlers/seccomp.h"
 
 namespace syscalls {
 namespace {
@@ -225,6 +226,10 @@ Result<uint64_t> Prctl(Task& task, int32_t option, uint64_t a, uint64_t b, uint6
     case PR_SET_THP_DISABLE:
       if ((b | c | d) != 0) return Errno(EINVAL);
       return uint64_t{0};  // A hint about the host's page size.
+    case PR_GET_SECCOMP:
+      return static_cast<uint64_t>(sentry::Seccomp::Mode(task));
+    case PR_SET_SECCOMP:
+      return SetSeccomp(task, a, UserAddr(b));
     case PR_SET_MM:
       return Errno(task.own_credentials().HasCapability(CAP_SYS_RESOURCE) ? EINVAL : EPERM);
     default:

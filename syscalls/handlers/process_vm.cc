@@ -13,6 +13,7 @@
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/trace_access.h"
 #include "sentry/mm/io_buffer.h"
 #include "syscalls/handlers/memory.h"
 
@@ -38,16 +39,6 @@ struct GuestIovec {
   uint64_t base;
   uint64_t length;
 };
-
-// ptrace's rule (PTRACE_MODE_ATTACH_REALCREDS).
-bool MayAttach(Task& task, Task& target, int dumpable) {
-  const sentry::Credentials& own = task.own_credentials();
-  if (&task.group() == &target.group() || own.HasCapability(CAP_SYS_PTRACE)) return true;
-  const sentry::CredentialsRef other = target.credentials();
-  const bool same = own.uid == other->uid && own.uid == other->euid && own.uid == other->suid &&
-                    own.gid == other->gid && own.gid == other->egid && own.gid == other->sgid;
-  return same && (other->permitted & ~own.permitted) == 0 && dumpable == 1;
-}
 
 Result<std::vector<UserRange>> CopyInRanges(Task& task, UserAddr vector, uint64_t count,
                                             bool bounded) {
@@ -77,7 +68,8 @@ Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t loca
   if (target == nullptr) return Errno(ESRCH);
   const std::shared_ptr<MemoryManager> memory = target->memory_ref();
   if (memory == nullptr) return Errno(ESRCH);
-  if (!MayAttach(task, *target, memory->dumpable().load())) return Errno(EPERM);
+  if (!MayTrace(task.own_credentials(), &task.group(), *target, sentry::TraceIds::kReal))
+    return Errno(EPERM);
 
   std::vector<std::byte> chunk(std::min(kChunkBytes, local_buffer.remaining()));
   for (const UserRange& range : remote_ranges) {
@@ -132,7 +124,8 @@ Result<uint64_t> ProcessMadvise(Task& task, int32_t pidfd, UserAddr vector, uint
   const TaskRef target = file->group()->AnyLiveTask();
   const std::shared_ptr<MemoryManager> memory = target == nullptr ? nullptr : target->memory_ref();
   if (memory == nullptr) return Errno(ESRCH);
-  if (!MayAttach(task, *target, memory->dumpable().load())) return Errno(EPERM);
+  if (!MayTrace(task.own_credentials(), &task.group(), *target, sentry::TraceIds::kReal))
+    return Errno(EPERM);
   if (!task.own_credentials().HasCapability(CAP_SYS_NICE)) return Errno(EPERM);
   uint64_t done = 0;
   for (const UserRange& range : ranges) {

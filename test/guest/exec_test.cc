@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -49,6 +50,11 @@ int SecondLife(const char* what) {
     if (sigismember(&pending, SIGWINCH) != 0 && sigismember(&pending, SIGHUP) != 1) return 4;
     if (stack.ss_flags != SS_DISABLE) return 5;
     return 0;
+  }
+  if (test == "say-and-wait") {
+    if (write(201, "x", 1) != 1) return 1;
+    pause();
+    return 2;
   }
   if (test == "fds") {
     return fcntl(200, F_GETFD) == 0 && fcntl(201, F_GETFD) == -1 ? 0 : 1;
@@ -258,6 +264,109 @@ TEST_CASE("execveat runs an open file", "[exec]") {
   CHECK(syscall(SYS_execveat, AT_FDCWD, kSelf, argv, environ, AT_SYMLINK_NOFOLLOW) == -1);
   CHECK(errno == ELOOP);
   close(fd);
+}
+
+// Copies this program to `path` and opens it as `flags` say.
+void CopySelf(const char* path) {
+  const int from = open(kSelf, O_RDONLY);
+  const int to = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0755);
+  REQUIRE(from >= 0);
+  REQUIRE(to >= 0);
+  struct stat status{};
+  REQUIRE(fstat(from, &status) == 0);
+  for (off_t left = status.st_size; left > 0;) {
+    const ssize_t got = sendfile(to, from, nullptr, static_cast<size_t>(left));
+    REQUIRE(got > 0);
+    left -= got;
+  }
+  close(from);
+  close(to);
+}
+
+TEST_CASE("a file that is open for writing is not executed", "[exec][etxtbsy]") {
+  char directory[] = "/tmp/ravelin-busy-XXXXXX";
+  REQUIRE(mkdtemp(directory) != nullptr);
+  const std::string path = std::string(directory) + "/program";
+  CopySelf(path.c_str());
+  const int fd = open(path.c_str(), O_WRONLY);
+  REQUIRE(fd >= 0);
+  CHECK(ExecError(path.c_str()) == ETXTBSY);
+  close(fd);
+  const int reader = open(path.c_str(), O_RDONLY);
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("SECOND_LIFE", "exit7", 1);
+    execl(path.c_str(), "x", static_cast<char*>(nullptr));
+    _exit(98);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WEXITSTATUS(status) == 7);
+  close(reader);
+  unlink(path.c_str());
+  rmdir(directory);
+}
+
+TEST_CASE("a running program is not opened for writing", "[exec][etxtbsy]") {
+  char directory[] = "/tmp/ravelin-busy-XXXXXX";
+  REQUIRE(mkdtemp(directory) != nullptr);
+  const std::string path = std::string(directory) + "/program";
+  CopySelf(path.c_str());
+  int pipe_fds[2];
+  REQUIRE(pipe(pipe_fds) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(pipe_fds[1], 201);
+    setenv("SECOND_LIFE", "say-and-wait", 1);
+    execl(path.c_str(), "x", static_cast<char*>(nullptr));
+    _exit(98);
+  }
+  char byte = 0;
+  REQUIRE(read(pipe_fds[0], &byte, 1) == 1);
+  CHECK(open(path.c_str(), O_WRONLY) == -1);
+  CHECK(errno == ETXTBSY);
+  CHECK(open(path.c_str(), O_RDONLY | O_TRUNC) == -1);
+  CHECK(errno == ETXTBSY);
+  CHECK(truncate(path.c_str(), 5) == -1);
+  CHECK(errno == ETXTBSY);
+  CHECK(chmod(path.c_str(), 0700) == 0);
+  const std::string other = path + ".new";
+  CHECK(rename(path.c_str(), other.c_str()) == 0);
+  kill(child, SIGKILL);
+  REQUIRE(waitpid(child, nullptr, 0) == child);
+  // Its parent knows that it has gone: the file is free.
+  const int fd = open(other.c_str(), O_WRONLY);
+  CHECK(fd >= 0);
+  close(fd);
+  close(pipe_fds[0]);
+  close(pipe_fds[1]);
+  unlink(other.c_str());
+  rmdir(directory);
+}
+
+TEST_CASE("a memory file is executed while it is open", "[exec][etxtbsy]") {
+  const int memory = static_cast<int>(syscall(SYS_memfd_create, "program", 0));
+  REQUIRE(memory >= 0);
+  const int from = open(kSelf, O_RDONLY);
+  struct stat status{};
+  REQUIRE(fstat(from, &status) == 0);
+  for (off_t left = status.st_size; left > 0;) {
+    const ssize_t got = sendfile(memory, from, nullptr, static_cast<size_t>(left));
+    REQUIRE(got > 0);
+    left -= got;
+  }
+  close(from);
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("SECOND_LIFE", "exit7", 1);
+    const char* const argv[] = {"x", nullptr};
+    syscall(SYS_execveat, memory, "", argv, environ, AT_EMPTY_PATH);
+    _exit(98);
+  }
+  int result = 0;
+  REQUIRE(waitpid(child, &result, 0) == child);
+  CHECK(WEXITSTATUS(result) == 7);
+  close(memory);
 }
 
 TEST_CASE("the set-user-ID bit counts, but not under no_new_privs", "[exec][cred]") {

@@ -15,6 +15,30 @@ using namespace guest;  // NOLINT
 constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 
+TEST_CASE("remap_file_pages shows other pages of a shared object in place", "[memory]") {
+  const TemporaryFile file(4 * kPage);
+  Map map(4 * kPage, kReadWrite, MAP_SHARED, file.fd);
+  for (size_t i = 0; i < 4; ++i) *map.page(i) = static_cast<uint8_t>('0' + i);
+  REQUIRE(remap_file_pages(map.page(0), kPage, 0, 3, 0) == 0);
+  REQUIRE(remap_file_pages(map.page(3), kPage, 0, 0, 0) == 0);
+  CHECK(*map.page(0) == '3');
+  CHECK(*map.page(1) == '1');
+  CHECK(*map.page(3) == '0');
+  *map.page(0) = 'x';
+  CHECK(file.At(3 * kPage) == 'x');
+  REQUIRE(remap_file_pages(map.page(0), 2 * kPage, 0, 0, 0) == 0);  // Over two areas.
+  CHECK(*map.page(1) == '1');
+  CHECK(ErrorOf(remap_file_pages(map.page(0), kPage, PROT_READ, 0, 0)) == EINVAL);
+  CHECK(ErrorOf(remap_file_pages(map.page(0), 0, 0, 0, 0)) == EINVAL);
+  CHECK(ErrorOf(remap_file_pages(map.page(0), kPage, 0, ~size_t{0}, 0)) == EINVAL);
+  Map own(2 * kPage);
+  CHECK(ErrorOf(remap_file_pages(own.page(0), kPage, 0, 1, 0)) == EINVAL);
+  Map shared(2 * kPage, kReadWrite, MAP_SHARED | MAP_ANONYMOUS);
+  *shared.page(1) = 7;
+  REQUIRE(remap_file_pages(shared.page(0), kPage, 0, 1, 0) == 0);
+  CHECK(*shared.page(0) == 7);
+}
+
 TEST_CASE("mprotect refuses", "[memory]") {
   Map map(4 * kPage);
   CHECK(ErrorOf(mprotect(map.at + 1, kPage, PROT_READ)) == EINVAL);

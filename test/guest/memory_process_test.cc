@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -47,6 +49,33 @@ TEST_CASE("after fork neither side sees the other's writes", "[memory][fork]") {
   for (size_t page = 0; page < 64; page++) CHECK(*map.page(page) == (page % 2 == 0 ? 2 : 1));
   close(ends[0]);
   close(ends[1]);
+}
+
+TEST_CASE("what may only be written may be read on x86, also after fork", "[memory][fork]") {
+  Map map(4 * kPage);
+  std::memset(map.at, 7, 4 * kPage);
+  char path[] = "/tmp/ravelin-write-XXXXXX";
+  const int fd = mkstemp(path);
+  REQUIRE(fd >= 0);
+  unlink(path);
+  REQUIRE(ftruncate(fd, kPage) == 0);
+  void* file = mmap(nullptr, kPage, PROT_WRITE, MAP_PRIVATE, fd, 0);
+  REQUIRE(file != MAP_FAILED);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    if (mprotect(map.at, 4 * kPage, PROT_WRITE) != 0) _exit(1);
+    int sum = *static_cast<volatile char*>(static_cast<void*>(map.page(0)));
+    *static_cast<volatile char*>(static_cast<void*>(map.page(1))) = 3;
+    sum += *static_cast<volatile char*>(static_cast<void*>(map.page(1)));
+    sum += *static_cast<volatile char*>(file);
+    _exit(sum);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 10 << 8);
+  munmap(file, kPage);
+  close(fd);
 }
 
 TEST_CASE("generations of forks keep their bytes apart", "[memory][fork]") {

@@ -256,6 +256,74 @@ TEST_CASE("the red zone and all registers survive a handler", "[signal][frame]")
   CHECK(bad == 0);
 }
 
+// Set by handlers that find something wrong; what a flood of signals must leave alone.
+std::atomic<int> g_flood_errors{0};
+std::atomic<long> g_flood_count{0};
+
+void CheckFlood(int signal, siginfo_t* info, void* context) {
+  const auto* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  if (signal != SIGUSR1 || info->si_signo != SIGUSR1 || info->si_code != SI_QUEUE) g_flood_errors++;
+  if (registers[REG_RSP] == 0) g_flood_errors++;
+  g_flood_count++;
+}
+
+// All registers but rsp, for some microseconds. 0 if they kept what was put into them.
+int HoldRegisters() {
+  uint64_t wrong = 0;
+  asm volatile(
+      "mov $0x1111, %%rbx; mov $0x2222, %%rcx; mov $0x3333, %%rdx; mov $0x4444, %%rsi\n"
+      "mov $0x5555, %%rdi; mov $0x6666, %%r8; mov $0x7777, %%r9; mov $0x8888, %%r10\n"
+      "mov $0x9999, %%r11; mov $0xaaaa, %%r12; mov $0xbbbb, %%r13; mov $0xcccc, %%r14\n"
+      "movq %%rbx, %%xmm3; movq %%r14, %%xmm15; mov $2000, %%r15\n"
+      "1: cmp $0x1111, %%rbx; jne 2f; cmp $0x2222, %%rcx; jne 2f; cmp $0x3333, %%rdx; jne 2f\n"
+      "cmp $0x4444, %%rsi; jne 2f; cmp $0x5555, %%rdi; jne 2f; cmp $0x6666, %%r8; jne 2f\n"
+      "cmp $0x7777, %%r9; jne 2f; cmp $0x8888, %%r10; jne 2f; cmp $0x9999, %%r11; jne 2f\n"
+      "cmp $0xaaaa, %%r12; jne 2f; cmp $0xbbbb, %%r13; jne 2f; cmp $0xcccc, %%r14; jne 2f\n"
+      "movq %%xmm3, %%rbx; movq %%xmm15, %%r14; dec %%r15; jnz 1b; xor %%eax, %%eax; jmp 3f\n"
+      "2: mov $1, %%eax\n"
+      "3:"
+      : "=a"(wrong)
+      :
+      : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+        "xmm3", "xmm15", "memory", "cc");
+  return static_cast<int>(wrong);
+}
+
+TEST_CASE("signals that come as fast as they can leave registers and frames whole",
+          "[signal][frame][thread]") {
+  g_flood_errors = 0;
+  g_flood_count = 0;
+  const ScopedAction flood(SIGUSR1, CheckFlood, 0);
+  std::atomic<bool> stop{false};
+  std::thread sender;
+  {
+    const ScopedBlock block({SIGUSR1});
+    sender = std::thread([&stop] {
+      siginfo_t info{};
+      info.si_code = SI_QUEUE;
+      info.si_pid = getpid();
+      unsigned turn = 0;
+      while (!stop) {
+        (void)syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, &info);
+        if (++turn % 3 == 0) sched_yield();
+      }
+    });
+  }
+  timespec start{}, now{};
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  do {
+    g_flood_errors += HoldRegisters();
+    const timespec nap{0, 1'000'000};
+    nanosleep(&nap, nullptr);
+    if (syscall(SYS_getppid) != getppid()) g_flood_errors++;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+  } while (now.tv_sec - start.tv_sec < 3);
+  stop = true;
+  sender.join();
+  CHECK(g_flood_errors == 0);
+  CHECK(g_flood_count > 0);
+}
+
 TEST_CASE("a frame carries extended state between its two marks", "[signal][frame]") {
   static uint32_t magic1, magic2, extended, xstate_bytes;
   static uint64_t uc_flags, alignment, features;

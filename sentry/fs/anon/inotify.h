@@ -30,6 +30,7 @@ class InotifyFile : public AnonymousFile {
   base::Result<uint64_t> Ioctl(Task& task, uint32_t command, uint64_t argument) override;
   PollMask Poll(PollMask interest) override;
   WaitQueue* wait_queue() override;
+  bool SupportsAsync() const override { return true; }
   std::string FdInfo() const override;
 
  private:

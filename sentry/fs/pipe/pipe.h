@@ -115,6 +115,7 @@ class PipeFile : public File {
   base::Result<uint64_t> Fcntl(Task& task, int command, uint64_t argument) override;
   PollMask Poll(PollMask interest) override;
   WaitQueue* wait_queue() override { return &pipe_->queue(); }
+  bool SupportsAsync() const override { return true; }
 
  private:
   const std::shared_ptr<Pipe> pipe_;

@@ -4,8 +4,6 @@
 
 #include "sentry/fs/proc/proc.h"
 
-#include <linux/capability.h>
-
 #include <charconv>
 #include <cstdarg>
 #include <cstdio>
@@ -68,17 +66,6 @@ ProcFileSystem::ProcFileSystem(Kernel& kernel)
 bool ProcFileSystem::Revalidate(Inode&, std::string_view, Inode& child) {
   const auto* transient = dynamic_cast<const TransientInode*>(&child);
   return transient == nullptr || transient->StillThere();
-}
-
-bool MayInspect(const Credentials& reader, const Task& subject) {
-  const CredentialsRef own = subject.credentials();
-  if (reader.HasCapability(CAP_SYS_PTRACE)) return true;
-  const bool same = reader.fsuid == own->uid && reader.fsuid == own->euid &&
-                    reader.fsuid == own->suid && reader.fsgid == own->gid &&
-                    reader.fsgid == own->egid && reader.fsgid == own->sgid;
-  if (!same) return false;
-  const std::shared_ptr<MemoryManager> memory = subject.memory_ref();
-  return memory == nullptr || memory->dumpable().load() == 1;
 }
 
 void AddText(ProcFileSystem& file_system, StaticDirectory& directory, std::string name,

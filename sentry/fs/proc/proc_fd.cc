@@ -92,7 +92,9 @@ class FdDirectory final : public SyntheticDirectory, public TransientInode {
   }
   Result<void> CheckPermission(const Credentials& credentials, int mask) override {
     const TaskRef task = task_.lock();
-    if (task != nullptr && MayInspect(credentials, *task)) return {};
+    if (task != nullptr && MayTrace(credentials, nullptr, *task, TraceIds::kFileSystem)) {
+      return {};
+    }
     return SyntheticDirectory::CheckPermission(credentials, mask);
   }
 

@@ -13,6 +13,7 @@
 #include "platform/base/result.h"
 #include "sentry/fs/synthetic/synthetic.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/trace_access.h"
 
 namespace sentry {
 
@@ -44,8 +45,10 @@ constexpr uint64_t TaskInodeNumber(int32_t tid, uint32_t slot) {
   return (uint64_t{1} << 40) | (static_cast<uint64_t>(static_cast<uint32_t>(tid)) << 16) | slot;
 }
 
-// ptrace(2)'s access check, PTRACE_MODE_READ: may `reader` look into `subject`?
-bool MayInspect(const Credentials& reader, const Task& subject);
+// May `reader` look into `subject`?
+inline bool MayInspect(const Task& reader, const Task& subject) {
+  return MayTrace(reader.own_credentials(), &reader.group(), subject, TraceIds::kFileSystem);
+}
 
 // --- Trees.
 // /proc/N, or /proc/N/task/T if `is_thread`.

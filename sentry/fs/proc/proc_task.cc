@@ -219,7 +219,7 @@ class TaskTextInode final : public TextInode, public TransientInode {
             [weak = std::weak_ptr<Task>(task),
              &specification](Task& reader) -> Result<std::string> {
               const TaskRef subject = TRY(Living(weak));
-              if (specification.inspects && !MayInspect(reader.own_credentials(), *subject))
+              if (specification.inspects && !MayInspect(reader, *subject))
                 return Errno(EACCES);
               return specification.text(reader, *subject);
             },
@@ -251,7 +251,7 @@ class TaskLink final : public SyntheticInode, public TransientInode {
 
   Result<Path> FollowMagic(Task& reader) override {
     const TaskRef subject = TRY(owned_.task());
-    if (!MayInspect(reader.own_credentials(), *subject)) return Errno(EACCES);
+    if (!MayInspect(reader, *subject)) return Errno(EACCES);
     return place_(*subject);
   }
   Result<std::string> ReadLinkFor(Task& reader) override {
@@ -344,7 +344,7 @@ class MemoryInode final : public SyntheticInode, public TransientInode {
   Owner owner() const override { return owned_.Owner(); }
   Result<std::shared_ptr<File>> Open(Task& task, const Path& path, uint32_t flags) override {
     const TaskRef subject = TRY(owned_.task());
-    if (!MayInspect(task.own_credentials(), *subject)) return Errno(EACCES);
+    if (!MayInspect(task, *subject)) return Errno(EACCES);
     std::shared_ptr<MemoryManager> memory = subject->memory_ref();
     if (memory == nullptr) return Errno(ESRCH);
     return std::shared_ptr<File>(

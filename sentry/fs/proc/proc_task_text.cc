@@ -197,7 +197,7 @@ Result<std::string> TaskStat(Task& reader, Task& subject) {
   MemoryManager::Image image;
   if (memory != nullptr) {
     usage = memory->Usage();
-    if (MayInspect(reader.own_credentials(), subject)) image = memory->image();
+    if (MayInspect(reader, subject)) image = memory->image();
   }
   const ResourceUsage own = leader ? group.Usage() : subject.Usage();
   const ResourceUsage children = group.ChildrenUsage();
@@ -280,9 +280,9 @@ Result<std::string> TaskStatus(Task&, Task& subject) {
       Wide(own->inheritable), Wide(own->permitted), Wide(own->effective), Wide(own->bounding),
       Wide(own->ambient));
   text += Format(
-      "NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tvulnerable\n"
+      "NoNewPrivs:\t%d\nSeccomp:\t%d\nSeccomp_filters:\t%d\nSpeculation_Store_Bypass:\tvulnerable\n"
       "SpeculationIndirectBranch:\talways enabled\n",
-      own->no_new_privileges ? 1 : 0);
+      own->no_new_privileges ? 1 : 0, Seccomp::Mode(subject), Seccomp::Depth(subject));
   text +=
       Format("Cpus_allowed:\t%s\nCpus_allowed_list:\t%s\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
              CpuMask(subject, false).c_str(), CpuMask(subject, true).c_str());
