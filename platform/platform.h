@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,12 @@ enum class EventKind : uint8_t {
   kSignal,   // SIGILL, SIGFPE, SIGTRAP, and SIGSEGV without an address: signal, code, address.
   kInterrupted,  // Interrupt() was called, now or before this Switch.
   kDead,         // The address space's host process is gone; the guest process cannot go on.
+};
+
+// What getpid(2), gettid, getppid, getpgrp, getuid, geteuid, getgid and getegid return.
+struct Identity {
+  int32_t pid = 0, tid = 0, parent = 0, process_group = 0;
+  uint32_t uid = 0, effective_uid = 0, gid = 0, effective_gid = 0;
 };
 
 // Bits of Event::access.
@@ -79,6 +86,12 @@ struct Mapping {
   bool populate = false;    // Fault the pages in now.
 };
 
+struct Protection {
+  uint64_t address = 0;  // Page aligned.
+  uint64_t length = 0;   // Page aligned, > 0.
+  int protection = 0;    // PROT_*
+};
+
 // One guest address space. Thread-safe. Destruction ends the host process behind it; no Switch
 // into it may be under way.
 class AddressSpace {
@@ -105,6 +118,19 @@ class AddressSpace {
     for (const Mapping& mapping : mappings) TRY(Map(mapping));
     return {};
   }
+  // Batch of Protects, likewise. After an error it is unknown which were done.
+  virtual base::Result<void> ProtectAll(const std::vector<Protection>& ranges) {
+    for (const Protection& range : ranges) {
+      TRY(Protect(range.address, range.length, range.protection));
+    }
+    return {};
+  }
+  // Unmaps everything, if that makes it as good as new: no more than one context has ever run here,
+  // and that one is between two Switches. False: nothing has changed.
+  virtual bool Reset() { return false; }
+  // Ends guest code in here for good. When it returns no guest thread can touch memory any more;
+  // what is called later may answer ESRCH. Again and from any thread; no Switch may be under way.
+  virtual void End() {}
 };
 
 // The state of one guest thread. Used by one host thread at a time, except Interrupt. It belongs to
@@ -133,6 +159,16 @@ class Context {
   // kInterrupted within bounded time (an event that comes first may be reported first).
   virtual void Interrupt() = 0;
 
+  // Any thread. The time that guest code has run, by the clock on the wall: hand-over and what the
+  // host gave to others meanwhile included. The Switch under way may count late, by microseconds.
+  virtual uint64_t GuestNs() const { return 0; }
+
+  // Any thread, waits for nothing. From now on the platform may make system calls that `identity`
+  // answers, and others that matter to nobody but the calling thread (sched_yield, a futex wait
+  // whose word has changed), without an event. Whatever changes the answers calls it again before
+  // the guest can know of the change. Null: every call is to be an event (again).
+  virtual void SetIdentity(const Identity* identity) { (void)identity; }
+
   // Extended (x87, SSE, AVX, ...) state. Not during a Switch. SetFpu takes any bytes: a header that
   // the CPU would refuse is EINVAL and nothing changes. A new Context has Linux's initial state.
   virtual void GetFpu(FpuState& state) = 0;
@@ -152,6 +188,14 @@ class Platform {
   // ENOMEM, EAGAIN: the host's limits.
   virtual base::Result<std::unique_ptr<AddressSpace>> NewAddressSpace() = 0;
   virtual base::Result<std::unique_ptr<Context>> NewContext() = 0;
+  // AddressSpace::End without waiting for it: `gone` runs afterwards, once, with no lock held, on
+  // any thread or before this returns. `space` stays until then.
+  virtual void Retire(AddressSpace& space, std::function<void()> gone) {
+    space.End();
+    gone();
+  }
+  // Returns when each `gone` that was given before has run.
+  virtual void AwaitRetired() {}
   // Guest mappings may lie in [min, max).
   virtual uint64_t user_address_min() const = 0;
   virtual uint64_t user_address_max() const = 0;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 #include <vector>
 
 #include "platform/base/check.h"
@@ -26,6 +27,10 @@ using base::Result;
 constexpr uint64_t kChunkBytes = uint64_t{1} << 30;
 // Free ranges tried for an aligned request before one that is large enough in any case is taken.
 constexpr int kAlignedProbesMax = 16;
+
+// What is kept warm: ranges up to this size, and so much of them.
+constexpr uint64_t kWarmRangeBytesMax = uint64_t{64} << 10;
+constexpr uint64_t kWarmBytesMax = uint64_t{256} << 10;
 
 constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) {
   return value & ~(alignment - 1);
@@ -84,7 +89,23 @@ Result<PoolRange> MemfdPool::Allocate(uint64_t bytes, uint64_t alignment) {
   CHECK(bytes % kPageSize == 0 && bytes > 0);
   CHECK(std::has_single_bit(alignment) && alignment >= kPageSize);
   if (bytes > bytes_max_ || alignment > bytes_max_) return Errno(ENOMEM);
+  Result<PoolRange> range = TryAllocate(bytes, alignment);
+  if (range.ok()) return range;
+  Trim();
+  return TryAllocate(bytes, alignment);
+}
+
+Result<PoolRange> MemfdPool::TryAllocate(uint64_t bytes, uint64_t alignment) {
   absl::MutexLock lock(&mu_);
+  if (alignment == kPageSize && bytes <= kWarmRangeBytesMax) {
+    const PoolRange warm = TakeWarmLocked(bytes);
+    if (warm.size() != 0) {
+      segments_.emplace(warm.start, Segment{warm.end, 1});
+      MergeLocked(warm);
+      allocated_ += bytes;
+      return warm;
+    }
+  }
   PoolRange hole = FindFreeLocked(bytes, alignment);
   if (hole.size() == 0) {
     if (!GrowLocked(bytes, alignment)) return Errno(ENOMEM);
@@ -143,16 +164,60 @@ void MemfdPool::DropReference(PoolRange range) {
   }
   // Outside the lock: the host takes time in proportion to the pages it frees, and nobody else
   // knows of these any more.
-  for (const PoolRange& gone : dead) {
-    if (!PunchHole(memfd_.get(), gone)) {
-      // It may hold another process's data: it must never be given out again.
-      LOG_ERROR("memory pool: cannot give back %llu bytes, errno %d; they are lost",
-                static_cast<unsigned long long>(gone.size()), errno);
-      continue;
-    }
-    absl::MutexLock lock(&mu_);
-    InsertFreeLocked(gone);
+  for (const PoolRange& gone : dead) Release(gone);
+}
+
+bool MemfdPool::IsResident(PoolRange range) const {
+  const auto start = static_cast<off_t>(range.start);
+  return lseek(memfd_.get(), start, SEEK_HOLE) >= static_cast<off_t>(range.end);
+}
+
+PoolRange MemfdPool::TakeWarmLocked(uint64_t bytes) {
+  // The latest: it may still be in the caches.
+  for (size_t i = warm_.size(); i-- > 0;) {
+    if (warm_[i].size() != bytes) continue;
+    const PoolRange range = warm_[i];
+    warm_.erase(warm_.begin() + static_cast<ptrdiff_t>(i));
+    warm_bytes_ -= bytes;
+    return range;
   }
+  return {};
+}
+
+void MemfdPool::Release(PoolRange range) {
+  if (range.size() <= kWarmRangeBytesMax && IsResident(range)) {
+    std::memset(Window(range).data(), 0, range.size());
+    absl::MutexLock lock(&mu_);
+    warm_.push_back(range);
+    warm_bytes_ += range.size();
+    if (warm_bytes_ <= kWarmBytesMax) return;
+    // The oldest, which nobody has asked for in a while, goes instead.
+    range = warm_.front();
+    warm_.erase(warm_.begin());
+    warm_bytes_ -= range.size();
+  }
+  GiveBack(range);
+}
+
+void MemfdPool::Trim() {
+  std::vector<PoolRange> warm;
+  {
+    absl::MutexLock lock(&mu_);
+    warm.swap(warm_);
+    warm_bytes_ = 0;
+  }
+  for (const PoolRange& range : warm) GiveBack(range);
+}
+
+void MemfdPool::GiveBack(PoolRange range) {
+  if (!PunchHole(memfd_.get(), range)) {
+    // It may hold another process's data: it must never be given out again.
+    LOG_ERROR("memory pool: cannot give back %llu bytes, errno %d; they are lost",
+              static_cast<unsigned long long>(range.size()), errno);
+    return;
+  }
+  absl::MutexLock lock(&mu_);
+  InsertFreeLocked(range);
 }
 
 bool MemfdPool::IsUnique(PoolRange range) const {

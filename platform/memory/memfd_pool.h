@@ -14,6 +14,7 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
@@ -40,6 +41,8 @@ class MemfdPool final : public MemoryPool {
   void DropReference(PoolRange range) override ABSL_LOCKS_EXCLUDED(mu_);
   bool IsUnique(PoolRange range) const override ABSL_LOCKS_EXCLUDED(mu_);
   void Discard(PoolRange range) override;
+  // Gives back what is kept warm.
+  void Trim() ABSL_LOCKS_EXCLUDED(mu_);
   void Populate(PoolRange range) override;
   std::span<std::byte> Window(PoolRange range) override;
   uint64_t allocated_bytes() const override ABSL_LOCKS_EXCLUDED(mu_);
@@ -65,6 +68,15 @@ class MemfdPool final : public MemoryPool {
   PoolRange FindFreeLocked(uint64_t bytes, uint64_t alignment) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
+  base::Result<PoolRange> TryAllocate(uint64_t bytes, uint64_t alignment) ABSL_LOCKS_EXCLUDED(mu_);
+  // Pages of nobody go back to the host, and the range to the free ones.
+  void GiveBack(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
+  // A range that nobody refers to any more: kept warm, or given back to the host.
+  void Release(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
+  bool IsResident(PoolRange range) const;
+  // A range of exactly this size from the warm ones; empty if there is none.
+  PoolRange TakeWarmLocked(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   const base::Fd memfd_;
   std::byte* const window_;
   const uint64_t bytes_max_;
@@ -73,6 +85,10 @@ class MemfdPool final : public MemoryPool {
   Segments segments_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<uint64_t, uint64_t> free_ ABSL_GUARDED_BY(mu_);  // start -> end
   absl::btree_set<std::pair<uint64_t, uint64_t>> free_by_size_ ABSL_GUARDED_BY(mu_);  // size, start
+  // Small ranges, zeroed, that the host still holds: to free and allocate their pages costs more
+  // than to zero them, and programs fork, map and unmap the same sizes again and again.
+  std::vector<PoolRange> warm_ ABSL_GUARDED_BY(mu_);
+  uint64_t warm_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t opened_ ABSL_GUARDED_BY(mu_) = 0;  // Bytes of the file in use at all.
   uint64_t allocated_ ABSL_GUARDED_BY(mu_) = 0;
 };

@@ -18,6 +18,7 @@
 #include "platform/fpu.h"
 #include "platform/stub/address_space.h"
 #include "platform/stub/frame.h"
+#include "platform/stub/futex.h"
 #include "platform/stub/image.h"
 #include "platform/stub/layout.h"
 #include "platform/stub/stub_calls.h"
@@ -137,7 +138,12 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& registers) {
       return event;
     }
     int status = 0;
+    const uint64_t start = NowNs();
+    entered_ns_.store(start, std::memory_order_relaxed);
     const bool alive = Resume(kPtraceSysemu, 0, status);
+    guest_ns_.store(guest_ns_.load(std::memory_order_relaxed) + NowNs() - start,
+                    std::memory_order_relaxed);
+    entered_ns_.store(0, std::memory_order_relaxed);
     running_.store(0);
     if (!alive) return event;
     switch (ReadStop(status, registers, event)) {
@@ -150,6 +156,13 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& registers) {
         return event;
     }
   }
+}
+
+uint64_t PtraceContext::GuestNs() const {
+  const uint64_t total = guest_ns_.load(std::memory_order_relaxed);
+  const uint64_t entered = entered_ns_.load(std::memory_order_relaxed);
+  const uint64_t now = entered != 0 ? NowNs() : 0;
+  return total + (now > entered ? now - entered : 0);
 }
 
 void PtraceContext::Pair() {

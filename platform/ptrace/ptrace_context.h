@@ -26,6 +26,7 @@ class PtraceContext final : public Context {
   base::Result<void> Prepare(AddressSpace& address_space) override;
   Event Switch(AddressSpace& address_space, Registers& registers) override;
   void Interrupt() override;
+  uint64_t GuestNs() const override;
   void GetFpu(FpuState& state) override;
   base::Result<void> SetFpu(const FpuState& state) override;
   void ResetFpu() override;
@@ -63,6 +64,8 @@ class PtraceContext final : public Context {
   FpuState fpu_;
   bool fpu_in_thread_ = false;
 
+  std::atomic<uint64_t> guest_ns_ = 0;
+  std::atomic<uint64_t> entered_ns_ = 0;  // 0: not in guest code.
   std::atomic<bool> interrupted_ = false;
   std::atomic<uint64_t> running_ = 0;  // pid and tid to interrupt, 0 while in the sentry.
 };

@@ -49,6 +49,11 @@ StubAddressSpace::StubAddressSpace(StubHost& host, std::shared_ptr<StubProcess> 
 
 StubAddressSpace::~StubAddressSpace() { host_.EndProcess(*process_); }
 
+bool StubAddressSpace::Reset() {
+  return !process_->dead() && process_->thread_count() <= 1 &&
+         Unmap(kStubUserAddressMin, kStubUserAddressMax - kStubUserAddressMin).ok();
+}
+
 Result<void> StubAddressSpace::Map(const Mapping& mapping) {
   const CommandEntry entry = TRY(MapEntry(mapping));
   absl::MutexLock lock(&mu_);
@@ -97,18 +102,24 @@ Result<void> StubAddressSpace::Unmap(uint64_t address, uint64_t length) {
 }
 
 Result<void> StubAddressSpace::Protect(uint64_t address, uint64_t length, int protection) {
-  TRY(CheckRange(address, length));
-  if ((protection & ~kProtectionBits) != 0) return Errno(EINVAL);
-  const uint64_t end = address + length;
+  return ProtectAll({{address, length, protection}});
+}
+
+Result<void> StubAddressSpace::ProtectAll(const std::vector<Protection>& ranges) {
   std::vector<CommandEntry> entries;
   absl::MutexLock lock(&mu_);
-  auto it = mapped_.upper_bound(address);
-  if (it != mapped_.begin()) --it;
-  for (; it != mapped_.end() && it->first < end; ++it) {
-    const uint64_t from = std::max(address, it->first);
-    const uint64_t to = std::min(end, it->second);
-    if (from >= to) continue;
-    entries.push_back({SYS_mprotect, {from, to - from, static_cast<uint64_t>(protection)}, 0});
+  for (const auto& [address, length, protection] : ranges) {
+    TRY(CheckRange(address, length));
+    if ((protection & ~kProtectionBits) != 0) return Errno(EINVAL);
+    const uint64_t end = address + length;
+    auto it = mapped_.upper_bound(address);
+    if (it != mapped_.begin()) --it;
+    for (; it != mapped_.end() && it->first < end; ++it) {
+      const uint64_t from = std::max(address, it->first);
+      const uint64_t to = std::min(end, it->second);
+      if (from >= to) continue;
+      entries.push_back({SYS_mprotect, {from, to - from, static_cast<uint64_t>(protection)}, 0});
+    }
   }
   return process_->Run(entries);
 }

@@ -30,7 +30,12 @@ class StubAddressSpace final : public AddressSpace {
   base::Result<void> Unmap(uint64_t address, uint64_t length) override ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Protect(uint64_t address, uint64_t length, int protection) override
       ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<void> ProtectAll(const std::vector<Protection>& ranges) override
+      ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> MapAll(const std::vector<Mapping>& mappings) override ABSL_LOCKS_EXCLUDED(mu_);
+
+  bool Reset() override;
+  void End() override { host_.EndProcess(*process_); }
 
   const std::shared_ptr<StubProcess>& process() const { return process_; }
 

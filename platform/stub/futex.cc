@@ -5,15 +5,6 @@
 #include <algorithm>
 
 namespace platform {
-namespace {
-
-uint64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-}  // namespace
 
 uint32_t SpinsFor(uint64_t nanoseconds) {
   cpu_set_t cpus;

@@ -24,6 +24,13 @@ inline void FutexWake(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
+// The host's monotonic clock.
+inline uint64_t NowNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 // How many PAUSE instructions take about `nanoseconds`; 0 if this process may use one CPU only,
 // where waiting keeps the other side from running. Measures, so call it at start-up.
 uint32_t SpinsFor(uint64_t nanoseconds);

@@ -22,6 +22,8 @@ using base::Result;
 // Address range for command pages and contexts: 4 KiB and 16 KiB each.
 constexpr uint64_t kControlBytesMax = uint64_t{1} << 36;
 constexpr size_t kReadyProcesses = 3;
+// More processes that die at the same time are waited for.
+constexpr size_t kRetiredMax = 32;
 constexpr uint64_t kKickId = ~uint64_t{0};  // Other events carry a pidfd.
 
 }  // namespace
@@ -59,6 +61,7 @@ StubHost::StubHost(const StubOptions& options, std::unique_ptr<MemoryPool> contr
       kick_(std::move(kick)) {}
 
 StubHost::~StubHost() {
+  if (service_.joinable()) AwaitRetired();
   if (service_.joinable()) {
     {
       absl::MutexLock lock(&mu_);
@@ -95,12 +98,11 @@ Result<std::shared_ptr<StubProcess>> StubHost::Spawn() {
     return error;
   }
   // Only what is watched may be waited for, so the first thread comes last.
-  Result<StubThread*> thread = process->AcquireThread();
-  if (!thread.ok()) {
+  const Result<void> started = process->AwaitFirstThread();
+  if (!started.ok()) {
     EndProcess(*process);
-    return thread.error();
+    return started.error();
   }
-  process->ReleaseThread(thread.value());
   return process;
 }
 
@@ -122,27 +124,53 @@ Result<std::shared_ptr<StubProcess>> StubHost::NewProcess() {
 }
 
 void StubHost::EndProcess(StubProcess& process) {
-  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.pidfd(), nullptr);
+  bool retired = false;
   {
     absl::MutexLock lock(&mu_);
-    watched_.erase(process.pidfd());
+    retired = retired_.contains(process.pidfd());
+    if (!retired) watched_.erase(process.pidfd());
   }
-  process.Kill();
+  // Of a retired one the service thread must hear.
+  if (!retired) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.pidfd(), nullptr);
+  if (!process.dead()) process.Kill();
 }
 
-void StubHost::Refill() {
-  for (;;) {
-    {
-      absl::MutexLock lock(&mu_);
-      if (stopping_ || ready_.size() >= ready_wanted_) return;
-    }
-    Result<std::shared_ptr<StubProcess>> process = Spawn();
+void StubHost::Retire(const std::shared_ptr<StubProcess>& process, std::function<void()> gone) {
+  bool watched = false;
+  {
     absl::MutexLock lock(&mu_);
-    first_tried_ = true;
-    // At the host's limits: whoever needs a process tries for itself and gets the error.
-    if (!process.ok()) return;
-    ready_.push_back(std::move(process).value());
+    watched = watched_.contains(process->pidfd()) && leaving_ < kRetiredMax;
+    if (watched) {
+      retired_.emplace(process->pidfd(), Retired{process, std::move(gone)});
+      leaving_++;
+    }
   }
+  if (watched) {
+    process->SendKill();
+    return;
+  }
+  EndProcess(*process);
+  gone();
+}
+
+void StubHost::AwaitRetired() {
+  absl::MutexLock lock(&mu_);
+  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return leaving_ == 0; };
+  mu_.Await(absl::Condition(&none));
+}
+
+bool StubHost::Refill() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopping_ || ready_.size() >= ready_wanted_) return false;
+  }
+  Result<std::shared_ptr<StubProcess>> process = Spawn();
+  absl::MutexLock lock(&mu_);
+  first_tried_ = true;
+  // At the host's limits: whoever needs a process tries for itself and gets the error.
+  if (!process.ok()) return false;
+  ready_.push_back(std::move(process).value());
+  return ready_.size() < ready_wanted_;
 }
 
 void StubHost::Serve() {
@@ -152,8 +180,10 @@ void StubHost::Serve() {
       absl::MutexLock lock(&mu_);
       if (stopping_) return;
     }
-    Refill();
-    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    // Deaths in between: somebody may wait for the memory.
+    const int timeout = Refill() ? 0 : -1;
+    const int count =
+        epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
     for (int i = 0; i < count; i++) {
       const uint64_t id = events[static_cast<size_t>(i)].data.u64;
       if (id == kKickId) {
@@ -168,6 +198,7 @@ void StubHost::Serve() {
 
 void StubHost::NoteDeath(int pidfd) {
   std::shared_ptr<StubProcess> process;
+  Retired retired;
   {
     absl::MutexLock lock(&mu_);
     auto it = watched_.find(pidfd);
@@ -175,10 +206,19 @@ void StubHost::NoteDeath(int pidfd) {
     process = it->second.lock();
     if (process != nullptr && !process->HasEnded()) return;  // The number was reused meanwhile.
     watched_.erase(it);
+    if (auto found = retired_.find(pidfd); found != retired_.end()) {
+      retired = std::move(found->second);
+      retired_.erase(found);
+    }
   }
   if (process == nullptr) return;
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, pidfd, nullptr);
   process->MarkDead();
+  if (retired.gone == nullptr) return;
+  retired.gone();
+  retired = {};
+  absl::MutexLock lock(&mu_);
+  leaving_--;
 }
 
 }  // namespace platform

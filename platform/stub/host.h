@@ -8,6 +8,7 @@
 // epoll_wait otherwise.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -38,6 +39,11 @@ class StubHost {
   base::Result<std::shared_ptr<StubProcess>> NewProcess() ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the process. When it returns, its threads touch no memory any more.
   void EndProcess(StubProcess& process) ABSL_LOCKS_EXCLUDED(mu_);
+  // Likewise, but does not wait: `gone` runs when its threads touch no memory any more.
+  void Retire(const std::shared_ptr<StubProcess>& process, std::function<void()> gone)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns when all `gone` have run.
+  void AwaitRetired() ABSL_LOCKS_EXCLUDED(mu_);
   CpuSet& cpus() { return cpus_; }
 
  private:
@@ -46,7 +52,8 @@ class StubHost {
 
   base::Result<std::shared_ptr<StubProcess>> Spawn() ABSL_LOCKS_EXCLUDED(mu_);
   void Serve() ABSL_LOCKS_EXCLUDED(mu_);
-  void Refill() ABSL_LOCKS_EXCLUDED(mu_);
+  // Makes one process ready if there are too few. True if there still are.
+  bool Refill() ABSL_LOCKS_EXCLUDED(mu_);
   void Kick();
   // Somebody said that the process of `pidfd` ended.
   void NoteDeath(int pidfd) ABSL_LOCKS_EXCLUDED(mu_);
@@ -66,6 +73,12 @@ class StubHost {
   bool first_tried_ ABSL_GUARDED_BY(mu_) = false;  // To make a process, by the service thread.
   bool first_taken_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<int, std::weak_ptr<StubProcess>> watched_ ABSL_GUARDED_BY(mu_);  // By pidfd.
+  struct Retired {
+    std::shared_ptr<StubProcess> process;
+    std::function<void()> gone;
+  };
+  absl::flat_hash_map<int, Retired> retired_ ABSL_GUARDED_BY(mu_);  // By pidfd; in watched_, too.
+  size_t leaving_ ABSL_GUARDED_BY(mu_) = 0;  // Retired, and `gone` has not returned.
 
   std::thread service_;
 };

@@ -21,7 +21,8 @@ extern const char ravelin_stub_begin[], ravelin_stub_end[], ravelin_stub_spawner
     ravelin_stub_handler[], ravelin_stub_restorer[], ravelin_stub_park[], ravelin_stub_fast_flags[],
     ravelin_stub_fast_pack[], ravelin_stub_fast_packed[], ravelin_stub_fast_rdx[],
     ravelin_stub_fast_stored[], ravelin_stub_fast_whole[], ravelin_stub_fast_published[],
-    ravelin_stub_fast_trap[];
+    ravelin_stub_fast_trap[], ravelin_stub_fast_answered[], ravelin_stub_fast_yield[],
+    ravelin_stub_fast_yielded[];
 }
 
 namespace platform {
@@ -78,7 +79,10 @@ StubEntries GetStubEntries() {
                    .stored = StubAddress(ravelin_stub_fast_stored),
                    .whole = StubAddress(ravelin_stub_fast_whole),
                    .published = StubAddress(ravelin_stub_fast_published),
-                   .trap = StubAddress(ravelin_stub_fast_trap)}};
+                   .trap = StubAddress(ravelin_stub_fast_trap),
+                   .answered = StubAddress(ravelin_stub_fast_answered),
+                   .yield = StubAddress(ravelin_stub_fast_yield),
+                   .yielded = StubAddress(ravelin_stub_fast_yielded)}};
 }
 
 absl::StatusOr<StubImage> MakeStubImage() {

@@ -25,6 +25,9 @@ struct FastStages {
   uint64_t whole = 0;
   uint64_t published = 0;
   uint64_t trap = 0;
+  uint64_t answered = 0;
+  uint64_t yield = 0;
+  uint64_t yielded = 0;
 };
 
 // Addresses of entry points in a stub process.

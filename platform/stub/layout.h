@@ -9,6 +9,8 @@
 //   STUB_MAILBOX   the spawner's only: requests for new processes
 //   STUB_CONTEXTS  one region of CONTEXT_BYTES per guest thread; read-write, so it is input to the
 //   sentry
+//   STUB_ANSWERS   one line per guest thread, in the order of the contexts: what the stub answers
+//   without the sentry; read-only
 #pragma once
 
 #define STUB_START 0x7fff00000000
@@ -21,8 +23,11 @@
 #define STUB_COMMAND 0x7fff00040000
 #define STUB_MAILBOX 0x7fff00050000
 #define STUB_CONTEXTS 0x7fff10000000
+#define STUB_ANSWERS 0x7fff40000000
 #define CONTEXT_BYTES 0x4000
 #define CONTEXTS_MAX 0x8000
+#define ANSWER_BYTES 0x40
+#define ANSWER_SHIFT 8 /* CONTEXT_BYTES / ANSWER_BYTES is 1 << ANSWER_SHIFT. */
 
 /* Of STUB_DATA. */
 #define DATA_BYTES 0x0          /* 256 bytes: 0, 1, ... 255. */
@@ -103,6 +108,22 @@
 #define COMMAND_XRSTOR 2 /* Load the extended state. */
 #define COMMAND_XSAVE 4  /* Only store the extended state and hand over again. */
 #define COMMAND_TRAP 8   /* Only get a signal frame made and hand over again. */
+
+/* Of a line of answers. */
+#define ANSWER_VALID 0
+#define ANSWER_PID 4
+#define ANSWER_TID 8
+#define ANSWER_PARENT 12
+#define ANSWER_PROCESS_GROUP 16
+#define ANSWER_UID 20
+#define ANSWER_EFFECTIVE_UID 24
+#define ANSWER_GID 28
+#define ANSWER_EFFECTIVE_GID 32
+/* What has code instead of a place in the line. */
+#define ANSWER_BY_CODE 64
+#define ANSWER_YIELD 64
+#define ANSWER_FUTEX 65
+#define ANSWERED_MAX 256 /* System calls from here on are none of these. */
 
 /* Of the kernel's signal frame; see frame.h. */
 #define FRAME_R8 48

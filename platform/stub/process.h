@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -37,6 +38,7 @@ struct StubThread {
   std::byte* const region;      // CONTEXT_BYTES from `context` on, in the sentry.
   const uint64_t stub_address;  // Of the same bytes, in the stub.
   const PoolRange range;
+  Answers& answers;  // What the stub answers for it; the guest's to read.
   pid_t tid = 0;
 
   // Where the kernel put the first signal frame (systrap): offset in the region; 0: not known yet.
@@ -49,7 +51,8 @@ struct StubThread {
 
 class StubProcess {
  public:
-  // Asks `spawner` for a process and waits until it is there. `control` and `cpus` must outlive the
+  // Asks `spawner` for a process and waits until it is there, with its first thread on the way:
+  // call AwaitFirstThread before anything else. `control` and `cpus` must outlive the
   // result.
   static base::Result<std::shared_ptr<StubProcess>> Create(MemoryPool& control, Spawner& spawner,
                                                            const CpuSet& cpus,
@@ -58,6 +61,8 @@ class StubProcess {
   StubProcess(const StubProcess&) = delete;
   StubProcess& operator=(const StubProcess&) = delete;
 
+  // Waits for that thread. Only once the death of the process would be noticed (MarkDead).
+  base::Result<void> AwaitFirstThread() ABSL_LOCKS_EXCLUDED(threads_mu_);
   pid_t pid() const { return spawned_.pid; }
   int pidfd() const { return spawned_.pidfd.get(); }
   bool dead() const { return dead_.load(); }
@@ -68,8 +73,11 @@ class StubProcess {
   base::Result<void> Run(std::span<const CommandEntry> entries) ABSL_LOCKS_EXCLUDED(channel_mu_);
   // A thread that waits for its first or next entry. EAGAIN, ENOMEM: the host's limits. ESRCH.
   base::Result<StubThread*> AcquireThread() ABSL_LOCKS_EXCLUDED(threads_mu_, channel_mu_);
+  // Threads that run guest code or have done so, or are ready to.
+  size_t thread_count() const ABSL_LOCKS_EXCLUDED(threads_mu_);
   // Precondition: the thread waits as it did when it was acquired.
   void ReleaseThread(StubThread* thread) ABSL_LOCKS_EXCLUDED(threads_mu_);
+  void SendKill();
   // SIGKILL. When it returns, no thread of the process can touch memory any more.
   void Kill() ABSL_LOCKS_EXCLUDED(threads_mu_);
   // The process is known to have ended: wakes whoever waits for it.
@@ -79,16 +87,24 @@ class StubProcess {
   StubProcess(MemoryPool& control, const CpuSet& cpus, const StubOptions& options,
               PoolRange command_range);
 
+  void WriteBatchLocked(std::span<const CommandEntry> entries)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<void> RunLocked(std::span<const CommandEntry> entries)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
   base::Result<void> AwaitResultLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
+  // A page of answers for thread `index` if there is none yet; it is mapped as that thread starts.
+  base::Result<void> AddAnswersLocked(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(threads_mu_);
   base::Result<StubThread*> CreateThread() ABSL_LOCKS_EXCLUDED(threads_mu_, channel_mu_);
   // A traced thread that died stays in its process, and keeps it from ending, until its tracer has
   // waited for it. Does that for those that have died; `all`: waits until they all have.
   void ReapTracees(bool all) ABSL_LOCKS_EXCLUDED(threads_mu_);
-  // Makes the thread of a mapped context and waits until it is there.
-  base::Result<void> StartThreadLocked(StubThread& thread)
+  // A thread on paper: nothing runs yet.
+  base::Result<StubThread*> AddThread() ABSL_LOCKS_EXCLUDED(threads_mu_);
+  // What makes it run. The command page must not change until AwaitStart has returned.
+  using ThreadCommands = std::vector<CommandEntry>;
+  ThreadCommands CommandsToStartLocked(StubThread& thread)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(channel_mu_);
+  base::Result<void> AwaitStart(StubThread& thread);
 
   MemoryPool& control_;
   const CpuSet& cpus_;
@@ -100,8 +116,9 @@ class StubProcess {
 
   absl::Mutex channel_mu_;                            // The command page and the memory thread.
   int memory_cpu_ ABSL_GUARDED_BY(channel_mu_) = -1;  // Where the memory thread is pinned.
-  absl::Mutex threads_mu_ ABSL_ACQUIRED_AFTER(channel_mu_);
+  mutable absl::Mutex threads_mu_ ABSL_ACQUIRED_AFTER(channel_mu_);
   std::vector<std::unique_ptr<StubThread>> threads_ ABSL_GUARDED_BY(threads_mu_);
+  std::vector<PoolRange> answer_pages_ ABSL_GUARDED_BY(threads_mu_);
   std::vector<StubThread*> idle_ ABSL_GUARDED_BY(threads_mu_);
 };
 

@@ -31,7 +31,8 @@ struct alignas(4096) CommandPage {
   // of the command that failed.
   std::atomic<uint32_t> result;
   uint32_t pad2;
-  std::atomic<uint64_t> value;  // What the last entry with kReportsValue returned.
+  std::atomic<uint32_t> value;  // What the last entry with ENTRY_REPORTS_VALUE returned.
+  uint32_t pad3;
   std::array<uint64_t, 2> reserved;
   struct {  // stack_t
     uint64_t sp;
@@ -75,6 +76,13 @@ struct ThreadContext {
   std::atomic<uint64_t> gs_base;
 };
 
+// Read-only for the guest.
+struct alignas(64) Answers {
+  std::atomic<uint32_t> valid;  // 0: ask the sentry.
+  std::atomic<int32_t> pid, tid, parent, process_group;
+  std::atomic<uint32_t> uid, effective_uid, gid, effective_gid;
+};
+
 static_assert(sizeof(CommandPage) == 4096 && sizeof(CommandEntry) == 64);
 static_assert(offsetof(CommandPage, sequence) == COMMAND_SEQUENCE);
 static_assert(offsetof(CommandPage, count) == COMMAND_COUNT);
@@ -93,6 +101,16 @@ static_assert(offsetof(Mailbox, command_offset) == MAILBOX_COMMAND_OFFSET);
 static_assert(offsetof(Mailbox, result) == MAILBOX_RESULT);
 static_assert(offsetof(Mailbox, pidfd) == MAILBOX_PIDFD);
 static_assert(offsetof(ThreadContext, state) == CONTEXT_STATE);
+static_assert(sizeof(Answers) == ANSWER_BYTES && CONTEXT_BYTES >> ANSWER_SHIFT == ANSWER_BYTES);
+static_assert(offsetof(Answers, valid) == ANSWER_VALID);
+static_assert(offsetof(Answers, pid) == ANSWER_PID);
+static_assert(offsetof(Answers, tid) == ANSWER_TID);
+static_assert(offsetof(Answers, parent) == ANSWER_PARENT);
+static_assert(offsetof(Answers, process_group) == ANSWER_PROCESS_GROUP);
+static_assert(offsetof(Answers, uid) == ANSWER_UID);
+static_assert(offsetof(Answers, effective_uid) == ANSWER_EFFECTIVE_UID);
+static_assert(offsetof(Answers, gid) == ANSWER_GID);
+static_assert(offsetof(Answers, effective_gid) == ANSWER_EFFECTIVE_GID);
 static_assert(offsetof(ThreadContext, command) == CONTEXT_COMMAND);
 static_assert(offsetof(FastRegisters, rax) == CONTEXT_RAX);
 static_assert(offsetof(FastRegisters, rdi) == CONTEXT_RDI);

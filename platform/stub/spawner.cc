@@ -101,7 +101,9 @@ int BecomeSpawner(void* argument) {
   const rlimit no_core{0, 0};
   if (setrlimit(RLIMIT_CORE, &no_core) != 0) _exit(13);
   prctl(PR_SET_NAME, "ravelin-stub");
-  syscall(SYS_setsid);  // Fails if we lead a group already, which is as good.
+  // Out of the terminal's foreground group. The session stays the sentry's: the scheduler groups
+  // threads by it (sched_autogroup), and sched_yield reaches only threads of the same group.
+  syscall(SYS_setpgid, 0, 0);
   const uint64_t all_signals = ~uint64_t{0};
   if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all_signals, nullptr, 8) != 0) _exit(14);
   if (!SetSignals(boot.entries)) _exit(15);

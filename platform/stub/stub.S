@@ -15,9 +15,15 @@
 #define SYS_rt_sigreturn 15
 #define SYS_pwrite64 18
 #define SYS_sched_yield 24
+#define SYS_getpid 39
 #define SYS_clone 56
+#define SYS_getuid 102
+#define SYS_getgid 104
+#define SYS_geteuid 107
+#define SYS_getppid 110
 #define SYS_sigaltstack 131
 #define SYS_prctl 157
+#define SYS_gettid 186
 #define SYS_futex 202
 #define SYS_exit_group 231
 #define SYS_seccomp 317
@@ -27,6 +33,7 @@
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
+#define FUTEX_PRIVATE 128
 #define EVERYBODY 0x7fffffff
 
 // CLONE_FILES | CLONE_PIDFD | SIGCHLD
@@ -101,7 +108,9 @@ ravelin_stub_begin:
 //   up to fast_pack     r11 is the number
 //   at fast_pack        and the flags are in the upper 16 bits of rax
 //   up to fast_rdx      of rcx; its lower 48 bits are the return address
-//   up to fast_stored   and rdx is in the context
+//   up to fast_stored   and rdx is in the context; but
+//     at fast_answered  all but rax and r11 is the guest's again,
+//     in the yield      rdx is what rcx was, and the number is known
 //   up to fast_whole    all general registers are, but the flags are in rcx
 //   up to fast_published      the flags are in the context too
   .macro stub_symbols name:req, others:vararg
@@ -112,6 +121,7 @@ ravelin_stub_begin:
   .endif
   .endm
   stub_symbols fast_flags, fast_pack, fast_packed, fast_rdx, fast_stored, fast_whole, fast_published
+  stub_symbols fast_answered, fast_yield, fast_yielded
 fast_entry:
   movq %rax, %r11
 ravelin_stub_fast_flags:
@@ -128,6 +138,68 @@ ravelin_stub_fast_packed:
   addq contexts(%rip), %rax
   movq %rdx, CONTEXT_RDX(%rax)
 ravelin_stub_fast_rdx:
+  cmpq $ANSWERED_MAX, %r11
+  jae fast_save
+  leaq answers_by_number(%rip), %rdx
+  movzbl (%rdx, %r11), %edx
+  testl %edx, %edx
+  jz fast_save
+  subq contexts(%rip), %rax
+  shrq $ANSWER_SHIFT, %rax
+  addq answers(%rip), %rax
+  cmpl $0, ANSWER_VALID(%rax)
+  je fast_ask
+  cmpl $ANSWER_BY_CODE, %edx
+  jae fast_by_code
+  movl (%rax, %rdx), %edx
+
+// Back to the guest with the result in rdx.
+fast_answer:
+  movq %rcx, %rax
+  shlq $16, %rax
+  sarq $16, %rax
+  movq %rax, %gs:CONTEXT_RIP
+  movq %rcx, %rax
+  shrq $48, %rax
+  addb $0x7f, %al  // Sets OF if al was 1.
+  sahf
+  movq %rdx, %rax
+  movq %gs:CONTEXT_RDX, %rdx
+  movq %gs:CONTEXT_RIP, %rcx
+ravelin_stub_fast_answered:
+  jmp *%rcx
+
+fast_by_code:
+  cmpl $ANSWER_YIELD, %edx
+  jne fast_futex
+  movq %rcx, %rdx
+ravelin_stub_fast_yield:
+  movl $SYS_sched_yield, %eax
+  syscall
+  movl $SYS_sched_yield, %r11d
+  movq %rdx, %rcx
+ravelin_stub_fast_yielded:
+  xorl %edx, %edx
+  jmp fast_answer
+
+// A wait whose word has changed. With a timeout it would have to be looked at, too.
+fast_futex:
+  movl %esi, %eax
+  andl $~FUTEX_PRIVATE, %eax
+  jnz fast_ask  // Not FUTEX_WAIT.
+  testq %r10, %r10
+  jnz fast_ask
+  testl $3, %edi
+  jnz fast_ask
+  movq %gs:CONTEXT_RDX, %rdx
+  cmpl (%rdi), %edx  // A fault here is the sentry's to report.
+  je fast_ask
+  movq $-11, %rdx  // -EAGAIN
+  jmp fast_answer
+
+fast_ask:
+  rdgsbase %rax
+fast_save:
   movq %r11, CONTEXT_RAX(%rax)
   movq %rdi, CONTEXT_RDI(%rax)
   movq %rsi, CONTEXT_RSI(%rax)
@@ -264,6 +336,29 @@ contexts:
   .quad STUB_CONTEXTS
 not_contexts:
   .quad ~((CONTEXTS_MAX - 1) * CONTEXT_BYTES)
+answers:
+  .quad STUB_ANSWERS
+
+// For each number where in the thread's line its answer is; 0: the sentry's to answer.
+answers_by_number:
+  .fill SYS_sched_yield, 1, 0
+  .byte ANSWER_YIELD
+  .fill SYS_getpid - SYS_sched_yield - 1, 1, 0
+  .byte ANSWER_PID
+  .fill SYS_getuid - SYS_getpid - 1, 1, 0
+  .byte ANSWER_UID
+  .fill SYS_getgid - SYS_getuid - 1, 1, 0
+  .byte ANSWER_GID
+  .fill SYS_geteuid - SYS_getgid - 1, 1, 0
+  .byte ANSWER_EFFECTIVE_UID, ANSWER_EFFECTIVE_GID  // geteuid, getegid
+  .fill SYS_getppid - SYS_geteuid - 2, 1, 0
+  .byte ANSWER_PARENT, ANSWER_PROCESS_GROUP  // getppid, getpgrp
+  .fill SYS_gettid - SYS_getppid - 2, 1, 0
+  .byte ANSWER_TID
+  .fill SYS_futex - SYS_gettid - 1, 1, 0
+  .byte ANSWER_FUTEX
+  .fill ANSWERED_MAX - SYS_futex - 1, 1, 0
+  .balign 8
 
 // ---- Spawner -----------------------------------------------------------------------------------
 
@@ -335,7 +430,7 @@ process_start:
   movabsq $STUB_COMMAND, %rdi
   movl $0x1000, %esi
   movl $1, %edx     // PROT_READ
-  movl $0x11, %r10d  // MAP_SHARED | MAP_FIXED
+  movl $0x8011, %r10d  // MAP_SHARED | MAP_FIXED | MAP_POPULATE
   movq %r14, %r8
   movq %r15, %r9
   movl $SYS_mmap, %eax
@@ -343,8 +438,7 @@ process_start:
   movabsq $STUB_COMMAND, %rbx
   cmpq %rbx, %rax
   jne die
-  movl COMMAND_SEQUENCE(%rbx), %r12d
-  jmp batch_succeeded  // The first acknowledgement says that the process is there.
+  jmp batch  // The first one waits already; its acknowledgement says that the process is there.
 
 memory_wait:
   leaq COMMAND_SEQUENCE(%rbx), %rdi
@@ -389,7 +483,7 @@ batch_next:
 3:
   shrq $8, %r15
   incl %r14d
-  cmpl $(COMMAND_VALUE + 8), %r14d
+  cmpl $(COMMAND_VALUE + 4), %r14d
   jb 2b
 4:
   incl %r13d

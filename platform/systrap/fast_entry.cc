@@ -1,5 +1,7 @@
 #include "platform/systrap/fast_entry.h"
 
+#include <sys/syscall.h>
+
 #include <cerrno>
 
 #include "platform/stub/image.h"
@@ -44,6 +46,13 @@ bool UndoFastEntry(const SignalRegisters& frame, const FastRegisters& context,
     // The flags are untouched.
   } else if (rip == stages.pack) {
     eflags = Compose(eflags, frame.rax >> 48);
+  } else if (rip == stages.answered) {
+    // All but the result is in place; the call changed nothing, so it may as well be made again.
+  } else if (rip >= stages.yield && rip < stages.yielded) {
+    number = SYS_sched_yield;
+    next = LowerAddress(frame.rdx);
+    eflags = Compose(eflags, frame.rdx >> 48);
+    registers.rdx = context.rdx;
   } else if (at_trap || rip < stages.stored) {
     next = LowerAddress(frame.rcx);
     eflags = Compose(eflags, frame.rcx >> 48);

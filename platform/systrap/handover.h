@@ -26,10 +26,12 @@ class Handover {
     uint32_t spins = 0;   // Looks before yielding,
     uint32_t yields = 0;  // and yields before sleeping.
   };
+  // How long both sides spin.
+  static constexpr uint64_t kSpinNs = 20'000;
   // Longer stays in the guest are computation, not a slow hand-over.
   static constexpr uint64_t kLongNs = 2'000'000;
 
-  // `spins` is about 20 us' worth, or 0 to pair always. `cpus` must outlive this.
+  // `spins` is kSpinNs' worth, or 0 to pair always. `cpus` must outlive this.
   Handover(CpuSet& cpus, uint32_t spins);
 
   // Before the guest thread `thread` goes on: what both sides shall do.

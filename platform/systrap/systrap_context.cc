@@ -45,18 +45,12 @@ bool IsCanonical(uint64_t address) {
   return bits == 0 || bits == -1;
 }
 
-uint64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
 uint64_t CanonicalOrNull(uint64_t address) { return IsCanonical(address) ? address : 0; }
 
 }  // namespace
 
 SystrapContext::SystrapContext(CpuSet& cpus, uint32_t spins)
-    : handover_(cpus, spins), fpu_(InitialFpu()) {}
+    : handover_(cpus, spins), fpu_(InitialFpu()), spins_(spins) {}
 
 SystrapContext::~SystrapContext() { Unbind(); }
 
@@ -89,12 +83,22 @@ Result<void> SystrapContext::Bind(const std::shared_ptr<StubProcess>& process) {
   patience_ = {};
   thread->context.spins.store(0, std::memory_order_relaxed);
   thread->context.yields.store(0, std::memory_order_relaxed);
+  {
+    absl::MutexLock lock(&identity_mu_);
+    answers_ = &thread->answers;
+    PublishIdentityLocked();
+  }
   frame_registers_ = CopyShared<SignalFrame>(thread->region + thread->frame_offset).registers;
   return {};
 }
 
 void SystrapContext::Unbind() {
   handover_.Reset();
+  {
+    absl::MutexLock lock(&identity_mu_);
+    if (answers_ != nullptr) answers_->valid.store(0, std::memory_order_relaxed);
+    answers_ = nullptr;
+  }
   if (thread_ != nullptr) process_->ReleaseThread(thread_);
   thread_ = nullptr;
   process_.reset();
@@ -160,6 +164,38 @@ void SystrapContext::ResetFpu() {
 void SystrapContext::Interrupt() {
   interrupted_.store(true);
   SignalGuest();
+}
+
+void SystrapContext::SetIdentity(const Identity* identity) {
+  absl::MutexLock lock(&identity_mu_);
+  identity_.reset();
+  if (identity != nullptr) identity_ = *identity;
+  PublishIdentityLocked();
+}
+
+void SystrapContext::PublishIdentityLocked() {
+  if (answers_ == nullptr) return;
+  if (identity_) {
+    answers_->pid.store(identity_->pid, std::memory_order_relaxed);
+    answers_->tid.store(identity_->tid, std::memory_order_relaxed);
+    answers_->parent.store(identity_->parent, std::memory_order_relaxed);
+    answers_->process_group.store(identity_->process_group, std::memory_order_relaxed);
+    answers_->uid.store(identity_->uid, std::memory_order_relaxed);
+    answers_->effective_uid.store(identity_->effective_uid, std::memory_order_relaxed);
+    answers_->gid.store(identity_->gid, std::memory_order_relaxed);
+    answers_->effective_gid.store(identity_->effective_gid, std::memory_order_relaxed);
+  }
+  answers_->valid.store(identity_ ? 1 : 0);
+}
+
+uint64_t SystrapContext::GuestNs() const {
+  uint64_t total = waited_ns_.load(std::memory_order_relaxed);
+  if (spins_ > 0) {
+    total += spun_.load(std::memory_order_relaxed) * Handover::kSpinNs / spins_;
+  }
+  const uint64_t since = waits_since_ns_.load(std::memory_order_relaxed);
+  const uint64_t now = since != 0 ? NowNs() : 0;
+  return total + (now > since ? now - since : 0);
 }
 
 void SystrapContext::SignalGuest() {
@@ -324,25 +360,36 @@ bool SystrapContext::AwaitGuest(Handover::Patience patience, bool answers) {
   std::atomic<uint32_t>& state = thread_->context.state;
   for (uint32_t spin = 0; spin < patience.spins; spin++) {
     if (state.load(std::memory_order_acquire) != STATE_GUEST) {
+      spun_.store(spun_.load(std::memory_order_relaxed) + spin + 1, std::memory_order_relaxed);
       handover_.Spun();
       return !process_->dead();
     }
     Pause();
   }
+  spun_.store(spun_.load(std::memory_order_relaxed) + patience.spins, std::memory_order_relaxed);
+  const uint64_t start = NowNs();
+  waits_since_ns_.store(start, std::memory_order_relaxed);
+  const bool alive = YieldOrSleep(patience, start, answers);
+  waited_ns_.store(waited_ns_.load(std::memory_order_relaxed) + NowNs() - start,
+                   std::memory_order_relaxed);
+  waits_since_ns_.store(0, std::memory_order_relaxed);
+  return alive;
+}
+
+bool SystrapContext::YieldOrSleep(Handover::Patience patience, uint64_t start, bool answers) {
   for (uint32_t yield = 0; yield < patience.yields; yield++) {
-    if (state.load() != STATE_GUEST) {
+    if (thread_->context.state.load() != STATE_GUEST) {
       handover_.Slept(0);  // The guest got its turn only when we stopped spinning.
       return !process_->dead();
     }
     syscall(SYS_sched_yield);
   }
-  return SleepUntilEvent(answers);
+  return SleepUntilEvent(start, answers);
 }
 
-bool SystrapContext::SleepUntilEvent(bool answers) {
+bool SystrapContext::SleepUntilEvent(uint64_t start, bool answers) {
   std::atomic<uint32_t>& state = thread_->context.state;
   thread_->context.sentry_sleeps.store(1);
-  const uint64_t start = NowNs();
   uint64_t interrupt_seen = 0;  // In ns since `start`, 0: no interrupt is due.
   timespec timeout{0, Handover::kLongNs};
   while (state.load() == STATE_GUEST) {
@@ -408,7 +455,9 @@ bool SystrapContext::ReadFrame(Registers& registers, Event& event) {
   // 0 is not what we left there, but means the same to the guest.
   bases_known_ = gs_base != 0;
   registers.gs_base = gs_base_ = gs_base == thread_->stub_address ? 0 : gs_base;
-  if (UndoFastEntry(frame.registers, CopyShared<FastRegisters>(thread_->region), registers)) {
+  // There is no call in the fast entry that a filter would refuse.
+  if (frame.info.signal != SIGSYS &&
+      UndoFastEntry(frame.registers, CopyShared<FastRegisters>(thread_->region), registers)) {
     // Whatever signal it was: the call has been made. An interrupt is reported after it.
     event = Event{};
     event.kind = EventKind::kSyscall;

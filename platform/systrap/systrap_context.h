@@ -16,7 +16,10 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "platform/base/result.h"
 #include "platform/platform.h"
 #include "platform/stub/frame.h"
@@ -34,6 +37,8 @@ class SystrapContext final : public Context {
   base::Result<void> Prepare(AddressSpace& address_space) override;
   Event Switch(AddressSpace& address_space, Registers& registers) override;
   void Interrupt() override;
+  uint64_t GuestNs() const override;
+  void SetIdentity(const Identity* identity) override ABSL_LOCKS_EXCLUDED(identity_mu_);
   void GetFpu(FpuState& state) override;
   base::Result<void> SetFpu(const FpuState& state) override;
   void ResetFpu() override;
@@ -64,7 +69,8 @@ class SystrapContext final : public Context {
   bool PassTurn(bool answers);
   // Waits for the guest's event. False if the process is dead or had to be killed.
   bool AwaitGuest(Handover::Patience patience, bool answers);
-  bool SleepUntilEvent(bool answers);
+  bool YieldOrSleep(Handover::Patience patience, uint64_t start, bool answers);
+  bool SleepUntilEvent(uint64_t start, bool answers);
   // What the stub has published. False for an interrupt that nobody asked for any more.
   bool ReadEvent(Registers& registers, Event& event);
   bool ReadFrame(Registers& registers, Event& event);
@@ -84,6 +90,18 @@ class SystrapContext final : public Context {
   uint64_t gs_base_ = 0;
   bool bases_known_ = false;
   bool bases_set_ = false;  // The stub has been asked to.
+
+  void PublishIdentityLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(identity_mu_);
+
+  // Guest time: looks at the state while spinning, and time that was measured.
+  const uint32_t spins_;
+  std::atomic<uint64_t> spun_ = 0;
+  std::atomic<uint64_t> waited_ns_ = 0;
+  std::atomic<uint64_t> waits_since_ns_ = 0;  // 0: not yielding or sleeping.
+
+  absl::Mutex identity_mu_;  // A leaf.
+  std::optional<Identity> identity_ ABSL_GUARDED_BY(identity_mu_);
+  Answers* answers_ ABSL_GUARDED_BY(identity_mu_) = nullptr;  // Of thread_.
 
   std::atomic<bool> interrupted_ = false;
   std::atomic<uint64_t> running_ = 0;  // pid and tid to interrupt, 0 while in the sentry.

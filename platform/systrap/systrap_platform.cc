@@ -20,7 +20,6 @@ using base::Result;
 
 constexpr unsigned long kHwcap2Fsgsbase = 2;
 constexpr unsigned long kDispatchOff = 0;
-constexpr uint64_t kHandoverSpinNs = 20'000;
 
 }  // namespace
 
@@ -38,7 +37,7 @@ absl::StatusOr<std::unique_ptr<SystrapPlatform>> SystrapPlatform::Create(bool of
       StubHost::Create({.thread_mode = THREAD_TRAPS | THREAD_DISPATCH});
   if (!host.ok()) return host.status();
   return std::unique_ptr<SystrapPlatform>(
-      new SystrapPlatform(*std::move(host), SpinsFor(kHandoverSpinNs), offer_entry));
+      new SystrapPlatform(*std::move(host), SpinsFor(Handover::kSpinNs), offer_entry));
 }
 
 Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
@@ -49,6 +48,10 @@ Result<std::unique_ptr<AddressSpace>> SystrapPlatform::NewAddressSpace() {
 
 Result<std::unique_ptr<Context>> SystrapPlatform::NewContext() {
   return std::unique_ptr<Context>(std::make_unique<SystrapContext>(host_->cpus(), handover_spins_));
+}
+
+void SystrapPlatform::Retire(AddressSpace& space, std::function<void()> gone) {
+  host_->Retire(static_cast<StubAddressSpace&>(space).process(), std::move(gone));
 }
 
 uint64_t SystrapPlatform::user_address_min() const { return kStubUserAddressMin; }

@@ -8,6 +8,7 @@
 //
 // Needs FSGSBASE: the handler saves and loads the guest's fs and gs bases with it.
 
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -26,6 +27,8 @@ class SystrapPlatform final : public Platform {
   std::string_view name() const override { return "systrap"; }
   base::Result<std::unique_ptr<AddressSpace>> NewAddressSpace() override;
   base::Result<std::unique_ptr<Context>> NewContext() override;
+  void Retire(AddressSpace& space, std::function<void()> gone) override;
+  void AwaitRetired() override { host_->AwaitRetired(); }
   uint64_t user_address_min() const override;
   uint64_t user_address_max() const override;
   uint64_t syscall_entry() const override;

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -110,8 +111,9 @@ void DropPrivileges(const CageSpec& spec, int error_fd) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail(error_fd, "set no_new_privs");
 }
 
-// Moves spec.fds to 3, 4, ..., closes everything else but the program and the error pipe (on exec).
-void ArrangeDescriptors(const CageSpec& spec, int& program_fd, int& namespaces_fd, int& error_fd) {
+// Moves spec.fds to 3, 4, ...; everything else is closed on exec, `own` and the error pipe, which
+// get other numbers, too.
+void ArrangeDescriptors(const CageSpec& spec, std::initializer_list<int*> own, int& error_fd) {
   const int end = kFirstPassedFd + static_cast<int>(spec.fds.size());
   // First out of the way of the targets, so that no target is overwritten before it was moved.
   const auto move_up = [end, &error_fd](int fd) {
@@ -120,8 +122,9 @@ void ArrangeDescriptors(const CageSpec& spec, int& program_fd, int& namespaces_f
     return moved;
   };
   error_fd = move_up(error_fd);
-  program_fd = move_up(program_fd);
-  if (namespaces_fd >= 0) namespaces_fd = move_up(namespaces_fd);
+  for (int* const fd : own) {
+    if (*fd >= 0) *fd = move_up(*fd);
+  }
   std::vector<int> sources;
   for (const int fd : spec.fds) sources.push_back(fd < 0 ? -1 : move_up(fd));
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -147,13 +150,10 @@ void ResetSignals() {
 }
 
 [[noreturn]] void RunChild(const CageSpec& spec, int go_fd, int error_fd) {
-  // The ids are mapped once this byte comes; an end without it means that runsc has gone.
-  char byte = 0;
-  if (read(go_fd, &byte, 1) != 1) _exit(125);
   const Timing timing(spec.timing_fd < 0 ? -1 : kTimingFd, spec.timing_name);
   int program_fd = spec.program_fd;
   int shared_namespaces_fd = spec.share_namespaces_of;
-  ArrangeDescriptors(spec, program_fd, shared_namespaces_fd, error_fd);
+  ArrangeDescriptors(spec, {&program_fd, &shared_namespaces_fd, &go_fd}, error_fd);
   timing.Note("exists, has its descriptors");
   if (spec.share_namespaces_of >= 0 &&
       setns(shared_namespaces_fd, CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0) {
@@ -163,6 +163,9 @@ void ResetSignals() {
   setsid();
   ResetSignals();
   if (spec.own_fds_directory_at >= 0) OpenOwnFdsDirectory(spec.own_fds_directory_at, error_fd);
+  // The ids are mapped once this byte comes; an end without it means that runsc has gone.
+  char byte = 0;
+  if (read(go_fd, &byte, 1) != 1) _exit(125);
   EnterEmptyRoot(error_fd);
   DropPrivileges(spec, error_fd);
   const rlimit no_core{0, 0};

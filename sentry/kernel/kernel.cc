@@ -62,24 +62,25 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
 Kernel::~Kernel() {
   KillAll();
   WaitUntilEmpty();
+  platform_.AwaitRetired();
 }
 
 // --- Lives of host threads.
 
 void Kernel::TaskStarted() {
   const absl::MutexLock lock(&life_mu_);
-  ++host_threads_;
+  ++running_tasks_;
 }
 
 void Kernel::TaskLeft() {
   const absl::MutexLock lock(&life_mu_);
-  --host_threads_;
+  --running_tasks_;
 }
 
 void Kernel::WaitUntilEmpty() {
   const absl::MutexLock lock(&life_mu_);
   const auto empty = [this]()
-                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_) { return host_threads_ == 0; };
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_) { return running_tasks_ == 0; };
   life_mu_.Await(absl::Condition(&empty));
 }
 
@@ -90,7 +91,7 @@ void Kernel::Pause() {
   }
   for (const TaskRef& task : pids_->Tasks()) {
     task->Interrupt();
-    while ((task->wake_state_.load(std::memory_order_acquire) & Task::kInGuest) != 0) usleep(100);
+    while (task->InGuest()) usleep(100);
   }
 }
 

@@ -14,6 +14,7 @@
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
 #include "platform/platform.h"
+#include "sentry/kernel/host_threads.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/task.h"
 #include "sentry/time/clock.h"
@@ -147,6 +148,7 @@ class Kernel {
   friend class TaskClone;
   friend class TaskExit;
   base::Result<void> LoadFirstProgram(Task& task, const ProcessArguments& arguments);
+  HostThreads& host_threads() { return host_threads_; }
   void TaskStarted() ABSL_LOCKS_EXCLUDED(life_mu_);
   void TaskLeft() ABSL_LOCKS_EXCLUDED(life_mu_);
   // Sleeps while the kernel is paused.
@@ -171,7 +173,7 @@ class Kernel {
   absl::flat_hash_map<uint32_t, std::shared_ptr<UserAccount>> users_ ABSL_GUARDED_BY(user_mu_);
 
   absl::Mutex life_mu_;
-  int host_threads_ ABSL_GUARDED_BY(life_mu_) = 0;
+  int running_tasks_ ABSL_GUARDED_BY(life_mu_) = 0;
   int threads_paused_ ABSL_GUARDED_BY(life_mu_) = 0;
   std::atomic<bool> paused_{false};
 
@@ -184,6 +186,8 @@ class Kernel {
   std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
   std::shared_ptr<const Vdso> vdso_;
+  // The last: its threads use everything above.
+  HostThreads host_threads_;
 };
 
 }  // namespace sentry

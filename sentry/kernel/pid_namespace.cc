@@ -173,6 +173,7 @@ void PidNamespace::TakeOverLeaderIdLocked(Task& task) {
   task.tid_.store(group.id(), std::memory_order_relaxed);
   tasks_[group.id()] = self;
   group.leader_ = self;
+  task.PublishIdentity();
 }
 
 void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
@@ -188,6 +189,7 @@ void PidNamespace::JoinProcessGroupLocked(ThreadGroup& group, int32_t pgid,
   group.process_group_ = target;
   group.process_group_id_.store(pgid, std::memory_order_relaxed);
   group.session_id_.store(session->id, std::memory_order_relaxed);
+  for (const TaskRef& member : group.tasks_) member->PublishIdentity();
 }
 
 void PidNamespace::LeaveProcessGroupLocked(ThreadGroup& group) {
@@ -199,6 +201,10 @@ void PidNamespace::LeaveProcessGroupLocked(ThreadGroup& group) {
   if (!old->members.empty()) return;
   const auto found = process_groups_.find(old->id);
   if (found != process_groups_.end() && found->second.lock() == old) process_groups_.erase(found);
+  const Session& session = *old->session;
+  const auto own = sessions_.find(session.id);
+  const bool last = old.use_count() == 1 && old->session.use_count() == 1;
+  if (last && own != sessions_.end() && own->second.lock() == old->session) sessions_.erase(own);
 }
 
 }  // namespace sentry

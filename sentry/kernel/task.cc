@@ -19,15 +19,15 @@ namespace {
 constexpr size_t kNameBytesMaxOfTask = 15;
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 
-// The CPU clock of another thread of this host process (clock_getcpuclockid(3)).
-int64_t HostThreadCpuNs(int32_t host_tid) {
+}  // namespace
+
+// The CPU clock of another thread (clock_getcpuclockid(3)).
+int64_t Task::HostThreadCpuNs(int32_t host_tid) {
   const clockid_t clock = static_cast<clockid_t>((~static_cast<uint32_t>(host_tid) << 3) | 6u);
   timespec now{};
   if (clock_gettime(clock, &now) != 0) return 0;
   return now.tv_sec * kNsPerSecond + now.tv_nsec;
 }
-
-}  // namespace
 
 void VforkCompletion::Complete() {
   done.store(true, std::memory_order_release);
@@ -74,7 +74,7 @@ CredentialsRef Task::credentials() const {
   return credentials_;
 }
 
-void Task::set_credentials(CredentialsRef credentials) {
+void Task::ReplaceCredentials(CredentialsRef credentials) {
   std::shared_ptr<UserAccount> account;
   if (credentials->uid != credentials_->uid) account = kernel_.UserAccountOf(credentials->uid);
   const absl::MutexLock lock(&resource_mu_);
@@ -84,6 +84,28 @@ void Task::set_credentials(CredentialsRef credentials) {
     account_ = std::move(account);
   }
   credentials_.swap(credentials);
+}
+
+void Task::set_credentials(CredentialsRef credentials) {
+  ReplaceCredentials(std::move(credentials));
+  PublishIdentity();
+}
+
+void Task::PublishIdentity() {
+  if (kernel_.options().strace) return;  // Every call is to be seen.
+  const absl::MutexLock lock(&context_mu_);
+  if (context_ == nullptr) return;
+  // Under the lock, so that of two changes the later one's is published last.
+  const CredentialsRef credentials = this->credentials();
+  const platform::Identity identity{.pid = group_->id(),
+                                    .tid = tid(),
+                                    .parent = group_->parent_id(),
+                                    .process_group = group_->process_group_id(),
+                                    .uid = credentials->uid,
+                                    .effective_uid = credentials->euid,
+                                    .gid = credentials->gid,
+                                    .effective_gid = credentials->egid};
+  context_->SetIdentity(&identity);
 }
 
 void Task::UnshareFds() {
@@ -119,6 +141,8 @@ void Task::ReplaceMemory(std::shared_ptr<MemoryManager> memory) {
 void Task::DropContext() {
   std::unique_ptr<platform::Context> dropped;
   const absl::MutexLock lock(&context_mu_);
+  if (context_ == nullptr) return;
+  guest_ns_.store(static_cast<int64_t>(context_->GuestNs()), std::memory_order_relaxed);
   dropped = std::move(context_);
 }
 
@@ -141,12 +165,12 @@ void Task::SleepOnWakeState(uint32_t expected, int64_t timeout_ns) {
 }
 
 void Task::SetWakeBits(uint32_t bits) {
-  const uint32_t old = wake_state_.fetch_or(bits, std::memory_order_acq_rel);
+  const uint32_t old = wake_state_.fetch_or(bits, std::memory_order_seq_cst);
   if ((old & kAsleep) != 0) {
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAKE_PRIVATE, INT_MAX,
             nullptr, nullptr, 0);
   }
-  if ((old & kInGuest) != 0 && (bits & (kInterrupt | kKilled)) != 0) {
+  if ((bits & (kInterrupt | kKilled)) != 0 && InGuest()) {
     const absl::MutexLock lock(&context_mu_);
     if (context_ != nullptr) context_->Interrupt();
   }
@@ -237,19 +261,22 @@ char Task::StateLetter() const {
 // counts as system time.
 ResourceUsage Task::Usage() const {
   ResourceUsage usage;
-  usage.user_ns = guest_ns_.load(std::memory_order_relaxed);
-  const int64_t entered = guest_entry_ns_.load(std::memory_order_relaxed);
-  if (entered != 0) usage.user_ns += std::max<int64_t>(0, kernel_.clock().MonotonicNs() - entered);
+  {
+    const absl::MutexLock lock(&context_mu_);
+    usage.user_ns = context_ != nullptr ? static_cast<int64_t>(context_->GuestNs())
+                                        : guest_ns_.load(std::memory_order_relaxed);
+  }
   usage.minor_faults = faults_.load(std::memory_order_relaxed);
   usage.voluntary_switches = sleeps_.load(std::memory_order_relaxed);
   const absl::MutexLock lock(&resource_mu_);
-  if (system_ns_at_exit_ >= 0) {
-    usage.system_ns = system_ns_at_exit_;
-  } else if (host_tid_ != 0) {
-    usage.system_ns = HostThreadCpuNs(host_tid_);
-  }
+  usage.system_ns = SystemNsLocked();
   if (memory_ != nullptr) usage.resident_kib_max = memory_->Usage().resident_bytes_max / 1024;
   return usage;
+}
+
+int64_t Task::SystemNsLocked() const {
+  if (system_ns_at_exit_ >= 0) return system_ns_at_exit_;
+  return host_tid_ != 0 ? HostThreadCpuNs(host_tid_) - host_cpu_ns_at_start_ : 0;
 }
 
 void Task::RequestExit(int32_t status) {

@@ -1,8 +1,9 @@
 #pragma once
 
-// A guest thread. It has a host thread of its own in the sentry, which runs Run(): guest code until
-// an event, the event, pending signals, and again. Only that thread changes the task's registers
-// and non-atomic state; other threads reach it through the locked or atomic members named here.
+// A guest thread. It has a host thread of its own in the sentry, which runs RunUntilExit(): guest
+// code until an event, the event, pending signals, and again. Only that thread changes the task's
+// registers and non-atomic state; other threads reach it through the locked or atomic members named
+// here.
 
 #include <array>
 #include <atomic>
@@ -163,10 +164,9 @@ class Task : public std::enable_shared_from_this<Task> {
   void Interrupt();
   // Any thread. In guest code (or about to be); and after Interrupt(): still in the guest code that
   // it is to leave.
-  bool InGuest() const { return (wake_state_.load(std::memory_order_seq_cst) & kInGuest) != 0; }
+  bool InGuest() const { return in_guest_.load(std::memory_order_seq_cst); }
   bool HasYetToNoticeInterrupt() const {
-    constexpr uint32_t kBoth = kInGuest | kInterrupt;
-    return (wake_state_.load(std::memory_order_seq_cst) & kBoth) == kBoth;
+    return InGuest() && (wake_state_.load(std::memory_order_seq_cst) & kInterrupt) != 0;
   }
 
   // --- Signals (signal/signals.cc). Any thread.
@@ -235,6 +235,8 @@ class Task : public std::enable_shared_from_this<Task> {
 
   // --- Life. Start() makes the host thread that runs the task; EAGAIN if the host has no more.
   base::Result<void> Start();
+  // What that thread does.
+  void RunUntilExit();
   // One turn of the loop: guest code until an event, and the event. False once the task has left.
   // Start()'s thread calls it until then; tests may call it instead.
   bool RunOnce();
@@ -270,7 +272,6 @@ class Task : public std::enable_shared_from_this<Task> {
   static constexpr uint32_t kInterrupt = 2;  // Signals or stops to look at.
   static constexpr uint32_t kKilled = 4;     // Never cleared.
   static constexpr uint32_t kAsleep = 8;     // In Block: a waker calls futex.
-  static constexpr uint32_t kInGuest = 16;   // In Switch: an interrupter calls Context::Interrupt.
 
   void SetWakeBits(uint32_t bits);
   void Kill() { SetWakeBits(kKilled | kInterrupt); }
@@ -285,15 +286,25 @@ class Task : public std::enable_shared_from_this<Task> {
   void DeliverSignal(const struct SignalToHandle& signal);
   void RestartSyscall();
   void RestoreSavedMask();
+  void ReplaceCredentials(CredentialsRef credentials) ABSL_LOCKS_EXCLUDED(resource_mu_);
   void ReplaceMemory(std::shared_ptr<MemoryManager> memory);
   void DropContext() ABSL_LOCKS_EXCLUDED(context_mu_);
-  static void* ThreadMain(void* self);
+  // CPU time of the task's host thread since it took over the task.
+  int64_t SystemNsLocked() const ABSL_SHARED_LOCKS_REQUIRED(resource_mu_);
+  // The CPU time of a thread of this host process.
+  static int64_t HostThreadCpuNs(int32_t host_tid);
+  // Any thread, after a change of what getpid(2), getuid(2) and so on return: the platform may
+  // answer these by itself.
+  void PublishIdentity() ABSL_LOCKS_EXCLUDED(context_mu_);
 
   Kernel& kernel_;
   const std::shared_ptr<ThreadGroup> group_;
   std::atomic<int32_t> tid_;
   const int64_t start_ns_;
   std::atomic<uint32_t> wake_state_{0};
+  // In Switch: who sets kInterrupt calls Context::Interrupt. Entering sets it, then looks at
+  // wake_state_, with a full barrier between.
+  std::atomic<bool> in_guest_{false};
   std::atomic<char> wait_letter_{'S'};
   std::atomic<bool> exited_{false};
   std::atomic<bool> has_host_thread_{false};
@@ -301,8 +312,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<uint64_t> robust_list_{0};
   bool left_futexes_ = false;  // Guarded by the FutexTable: exit has given its PI locks away.
   std::atomic<int32_t> parent_death_signal_{0};
-  std::atomic<int64_t> guest_ns_{0};        // In Switch, the one under way left out.
-  std::atomic<int64_t> guest_entry_ns_{0};  // When it began; 0: not in guest code.
+  std::atomic<int64_t> guest_ns_{0};  // Of a context that has gone.
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> sleeps_{0};
   SeccompState seccomp_;
@@ -321,6 +331,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::string name_ ABSL_GUARDED_BY(resource_mu_);
   SchedulingAttributes scheduling_ ABSL_GUARDED_BY(resource_mu_);
   int32_t host_tid_ ABSL_GUARDED_BY(resource_mu_) = 0;
+  int64_t host_cpu_ns_at_start_ ABSL_GUARDED_BY(resource_mu_) = 0;
   int64_t system_ns_at_exit_ ABSL_GUARDED_BY(resource_mu_) = -1;
 
   // --- Own thread only.
@@ -349,7 +360,7 @@ class Task : public std::enable_shared_from_this<Task> {
   std::atomic<bool> stopped_{false};
 
   // Guards the pointer, so that Interrupt does not meet a context that goes away.
-  absl::Mutex context_mu_;
+  mutable absl::Mutex context_mu_;
   std::unique_ptr<platform::Context> context_;
 
   WaitQueue signal_queue_;

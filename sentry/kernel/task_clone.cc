@@ -88,7 +88,8 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
     init.memory = parent.memory_;
     init.memory_sharers = parent.memory_sharers_;
   } else {
-    init.memory = TRY(parent.memory().Fork());
+    init.memory =
+        TRY(parent.memory().Fork(parent.memory_sharers_->load(std::memory_order_acquire) == 1));
     init.memory_sharers = NewSharerCount();
     init.memory_sharers->store(0, std::memory_order_relaxed);
   }

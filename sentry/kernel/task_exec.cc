@@ -98,6 +98,27 @@ void TaskExec::ResetRegisters(Task& task, const LoadedImage& image) {
   task.KeepRegisters();
 }
 
+// Whether the new program may get the old one's address space, emptied. Whatever was left there by
+// the old program could meddle with the new one: that must be nothing that it could not do to any
+// program of its user.
+bool TaskExec::MayStayInPlace(const Task& task, const ExecCredentials& credentials) {
+  return task.memory_ != nullptr && task.vfork_completion_ == nullptr &&
+         task.memory_sharers_->load(std::memory_order_acquire) == 1 && !credentials.ids_changed &&
+         !credentials.secure && task.memory_->dumpable().load() == 1;
+}
+
+base::Result<std::shared_ptr<MemoryManager>> TaskExec::NewMemory(Task& task, uint64_t seed) {
+  Kernel& kernel = task.kernel_;
+  std::shared_ptr<MemoryManager> memory =
+      TRY(MemoryManager::Create(kernel.platform(), kernel.pool(), seed));
+  const base::Result<void> prepared = task.context_->Prepare(memory->address_space());
+  if (!prepared.ok()) {
+    memory->ReleaseAll();
+    return prepared.error();
+  }
+  return memory;
+}
+
 base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   Kernel& kernel = task.kernel_;
   ThreadGroup& group = *task.group_;
@@ -116,19 +137,28 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
   const ExecCredentials credentials = TRY(CredentialsAfterExec(task.own_credentials(), owner));
   const bool randomize = !group.no_randomization();
   const uint64_t seed = randomize ? kernel.random().Next() : 0;
-  std::shared_ptr<MemoryManager> memory =
-      TRY(MemoryManager::Create(kernel.platform(), kernel.pool(), seed));
-  base::Result<void> alone = task.context_->Prepare(memory->address_space());
-  if (alone.ok()) alone = KillOtherThreads(task);
+  std::shared_ptr<MemoryManager> memory;
+  if (!MayStayInPlace(task, credentials)) memory = TRY(NewMemory(task, seed));
+  const base::Result<void> alone = KillOtherThreads(task);
   if (!alone.ok()) {
-    memory->ReleaseAll();
+    if (memory != nullptr) memory->ReleaseAll();
     return alone;
   }
 
   // The point of no return.
+  LeaveOldMemory(task);
+  if (memory == nullptr) memory = task.memory_->TakeOver(seed);
+  if (memory == nullptr) {
+    base::Result<std::shared_ptr<MemoryManager>> made = NewMemory(task, seed);
+    if (!made.ok()) {
+      group.StartExit(SIGKILL);
+      task.KeepRegisters();
+      return made.error();
+    }
+    memory = std::move(made).value();
+  }
   memory->SetLimits(
       {group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit, group.Limit(RLIMIT_MEMLOCK)});
-  LeaveOldMemory(task);
   const LoadRequest load{.program = program,
                          .credentials = credentials.credentials,
                          .secure = credentials.secure,
@@ -136,7 +166,9 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
                          .randomize = randomize,
                          .random = kernel.random(),
                          .vdso = kernel.vdso()};
+  memory->StartLoading();
   const base::Result<LoadedImage> image = LoadProgram(load, *memory);
+  memory->FinishLoading();
   // The program's own file is held as long as the memory; libraries may be replaced in place.
   if (program.interpreter != nullptr && program.interpreter->file() != nullptr)
     program.interpreter->file()->AllowWrite();

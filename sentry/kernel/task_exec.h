@@ -11,7 +11,9 @@
 
 namespace sentry {
 
+class MemoryManager;
 class Task;
+struct ExecCredentials;
 
 struct ExecRequest {
   Path executable;   // Found, not yet checked.
@@ -33,6 +35,9 @@ class TaskExec {
   static void ResetState(Task& task, const PreparedProgram& program);
   static void ResetRegisters(Task& task, const LoadedImage& image);
   static void LeaveOldMemory(Task& task);
+  static bool MayStayInPlace(const Task& task, const ExecCredentials& credentials);
+  // An address space of its own, in which the task's context is ready to run.
+  static base::Result<std::shared_ptr<MemoryManager>> NewMemory(Task& task, uint64_t seed);
 };
 
 }  // namespace sentry

@@ -61,13 +61,12 @@ void TaskExit::ReleaseResources(Task& task) {
   std::shared_ptr<MemoryManager> memory;
   std::shared_ptr<FdTable> fds;
   std::shared_ptr<FsContext> fs;
-  const ResourceUsage usage = task.Usage();
   {
     const absl::MutexLock lock(&task.resource_mu_);
     memory = std::move(task.memory_);
     fds = std::move(task.fds_);
     fs = std::move(task.fs_);
-    task.system_ns_at_exit_ = usage.system_ns;
+    task.system_ns_at_exit_ = task.SystemNsLocked();
     if (task.account_ != nullptr) task.account_->tasks.fetch_sub(1, std::memory_order_relaxed);
     task.account_ = nullptr;
   }
@@ -121,6 +120,7 @@ void TaskExit::AdoptLocked(ThreadGroup& child, ThreadGroup* reaper) {
   child.parent_ = reaper;
   child.parent_tid_ = reaper != nullptr ? reaper->id() : 0;
   child.parent_id_.store(reaper != nullptr ? reaper->id() : 0, std::memory_order_relaxed);
+  for (const TaskRef& thread : child.tasks_) thread->PublishIdentity();
   child.exit_signal_ = SIGCHLD;
   if (reaper != nullptr) reaper->children_.push_back(child.shared_from_this());
 }

@@ -1,7 +1,6 @@
 // The loop of a task: guest code until an event, the event, and on the way back signals, stops,
 // restarts and exit (Linux: exit_to_user_mode_loop, arch_do_signal_or_restart).
 
-#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,7 +16,6 @@
 namespace sentry {
 namespace {
 
-constexpr size_t kHostStackBytes = 256 * 1024;
 constexpr uint64_t kNoSyscall = ~uint64_t{0};
 constexpr uint64_t kSyscallInstructionBytes = 2;
 
@@ -25,41 +23,31 @@ constexpr bool IsRestartCode(int64_t result) { return result <= -512 && result >
 
 }  // namespace
 
-void* Task::ThreadMain(void* self) {
-  // Start's reference, so that the task lives as long as its thread.
-  const std::unique_ptr<TaskRef> reference(static_cast<TaskRef*>(self));
-  const TaskRef task = std::move(*reference);
+void Task::RunUntilExit() {
   {
-    const absl::MutexLock lock(&task->resource_mu_);
-    task->host_tid_ = static_cast<int32_t>(syscall(SYS_gettid));
+    const absl::MutexLock lock(&resource_mu_);
+    host_tid_ = static_cast<int32_t>(syscall(SYS_gettid));
+    // The thread may have run other tasks before.
+    host_cpu_ns_at_start_ = HostThreadCpuNs(host_tid_);
   }
-  while (task->RunOnce()) {
+  PublishIdentity();
+  while (RunOnce()) {
   }
-  for (size_t path = 0; path < task->calls_.size(); path++) {
-    task->kernel_.rewrite_stats().calls[path].fetch_add(task->calls_[path]);
+  for (size_t path = 0; path < calls_.size(); path++) {
+    kernel_.rewrite_stats().calls[path].fetch_add(calls_[path]);
   }
-  task->kernel_.TaskLeft();
-  return nullptr;
+  kernel_.TaskLeft();
 }
 
 base::Result<void> Task::Start() {
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kHostStackBytes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  auto reference = std::make_unique<TaskRef>(shared_from_this());
-  pthread_t thread;
   kernel_.TaskStarted();
   has_host_thread_.store(true, std::memory_order_release);
-  const int error = pthread_create(&thread, &attributes, &Task::ThreadMain, reference.get());
-  pthread_attr_destroy(&attributes);
-  if (error != 0) {
+  const base::Result<void> running = kernel_.host_threads().Run(shared_from_this());
+  if (!running.ok()) {
     has_host_thread_.store(false, std::memory_order_release);
     kernel_.TaskLeft();
-    return base::Errno(EAGAIN);
   }
-  (void)reference.release();  // The thread's now.
-  return {};
+  return running;
 }
 
 bool Task::HasWork() const {
@@ -73,18 +61,13 @@ bool Task::RunOnce() {
     Exit();
     return false;
   }
-  const uint32_t before = wake_state_.fetch_or(kInGuest, std::memory_order_acq_rel);
-  if ((before & (kInterrupt | kKilled)) != 0) {
-    wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(true, std::memory_order_seq_cst);
+  if ((wake_state_.load(std::memory_order_seq_cst) & (kInterrupt | kKilled)) != 0) {
+    in_guest_.store(false, std::memory_order_release);
     return true;
   }
-  const int64_t entered = kernel_.clock().MonotonicNs();
-  guest_entry_ns_.store(entered, std::memory_order_relaxed);
   const platform::Event event = context_->Switch(memory_->address_space(), registers_);
-  const int64_t spent = kernel_.clock().MonotonicNs() - entered;
-  guest_ns_.store(guest_ns_.load(std::memory_order_relaxed) + spent, std::memory_order_relaxed);
-  guest_entry_ns_.store(0, std::memory_order_relaxed);
-  wake_state_.fetch_and(~kInGuest, std::memory_order_acq_rel);
+  in_guest_.store(false, std::memory_order_release);
   HandleEvent(event);
   return true;
 }

@@ -109,6 +109,18 @@ Result<void> CheckArea(const Vma& vma, int advice) {
   }
 }
 
+// To look is cheaper than to discard nothing, as each thread that exits does with its stack.
+void DiscardResident(platform::MemoryPool& pool, platform::PoolRange range) {
+  constexpr uint64_t kRunsMax = 4;
+  uint64_t runs = 0;
+  uint64_t first = range.end;
+  ForEachResident(pool, range, kRunsMax, [&](platform::PoolRange run) {
+    if (runs++ == 0) first = run.start;
+    if (runs < kRunsMax) pool.Discard(run);
+  });
+  if (runs >= kRunsMax) pool.Discard({first, range.end});
+}
+
 }  // namespace
 
 // Private pages in [start, end) of one area go back to what the mapping first showed.
@@ -125,7 +137,7 @@ Result<void> MemoryManager::Impl::DropPagesLocked(const Vma& vma, uint64_t start
     const uint64_t to = std::min(end, run->second.end);
     if (vma.anonymous() && !run->second.copy_on_write) {
       // The host takes the pages out of the stub by itself.
-      pool.Discard(run->second.Pool(from, to));
+      DiscardResident(pool, run->second.Pool(from, to));
     } else {
       pages.Remove(from, to, leftovers.ranges);
       remap = true;

@@ -41,6 +41,12 @@ void CopyResident(platform::MemoryPool& pool, platform::PoolRange from, platform
 
 }  // namespace
 
+// Small and writable: most of its pages will be touched, and a page costs a third of a fault.
+bool MemoryManager::Impl::IsWorthPopulating(const platform::Mapping& mapping) const {
+  return mapping.host_fd == pool.fd() && !mapping.is_private &&
+         mapping.length <= kPopulateBytesMax && (mapping.protection & PROT_WRITE) != 0;
+}
+
 int MemoryManager::Impl::HostProtection(const Vma& vma, const PrivatePages* pages, int protection) {
   if (vma.shared || (pages != nullptr && !pages->copy_on_write)) return protection;
   return WithoutWrite(protection);
@@ -102,12 +108,20 @@ void MemoryManager::Impl::DescribeLocked(uint64_t start, uint64_t end,
 }
 
 Result<void> MemoryManager::Impl::MapLocked(uint64_t start, uint64_t end, bool populate) {
+  if (loading) return {};
   std::vector<platform::Mapping> mappings;
   DescribeLocked(start, end, mappings);
-  if (mappings.empty()) return {};
   for (platform::Mapping& mapping : mappings) {
     mapping.populate = populate && mapping.protection != PROT_NONE;
   }
+  const size_t asked = mappings.size();
+  for (const auto& [from, to] : std::exchange(pending, {})) {
+    if (from < start) DescribeLocked(from, std::min(to, start), mappings);
+    if (end < to) DescribeLocked(std::max(from, end), to, mappings);
+  }
+  for (size_t i = asked; i < mappings.size(); i++)
+    mappings[i].populate = IsWorthPopulating(mappings[i]);
+  if (mappings.empty()) return {};
   const Result<void> done =
       mappings.size() == 1 ? space->Map(mappings[0]) : space->MapAll(mappings);
   if (done.ok() || done.error() == ESRCH) return {};
@@ -117,7 +131,8 @@ Result<void> MemoryManager::Impl::MapLocked(uint64_t start, uint64_t end, bool p
   for (const platform::Mapping& mapping : mappings) {
     const Result<void> retried = space->Map(mapping);
     if (retried.ok() || retried.error() == ESRCH) continue;
-    if (mapping.host_fd != pool.fd()) {
+    const bool is_asked = start <= mapping.address && mapping.address < end;
+    if (mapping.host_fd != pool.fd() || !is_asked) {
       HostUnmapLocked(mapping.address, mapping.address + mapping.length);
       continue;
     }
@@ -125,6 +140,64 @@ Result<void> MemoryManager::Impl::MapLocked(uint64_t start, uint64_t end, bool p
     return retried.error();
   }
   return {};
+}
+
+bool MemoryManager::Impl::MayMapLaterLocked(const Vma& vma, bool populate) const {
+  if (loading || populate || vma.shared) return false;
+  if (!vma.anonymous()) return true;
+  // The end of a program's data, which is anonymous, goes with the rest of the program.
+  for (const auto& [start, end] : pending) {
+    if (vma.start <= end && start <= vma.end) return true;
+  }
+  return false;
+}
+
+void MemoryManager::Impl::MapLaterLocked(uint64_t start, uint64_t end) {
+  // One range for all that belongs together: what is in it is found out when its turn comes.
+  std::erase_if(pending, [&](const auto& range) {
+    const bool touches = range.first <= end && start <= range.second;
+    if (touches) {
+      start = std::min(start, range.first);
+      end = std::max(end, range.second);
+    }
+    return touches;
+  });
+  pending.emplace_back(start, end);
+  if (pending.size() >= kPendingMax) (void)MapLocked(0, 0, false);
+}
+
+bool MemoryManager::Impl::ShowPendingLocked(const Vma& vma, uint64_t address, bool write) {
+  const bool found = std::any_of(pending.begin(), pending.end(), [=](const auto& range) {
+    return range.first <= address && address < range.second;
+  });
+  if (!found) return false;
+  (void)MapLocked(0, 0, false);  // Cannot fail: nothing is asked for but what is pending.
+  auto run = pages.Find(address);
+  const PrivatePages* own = run == pages.end() ? nullptr : &run->second;
+  return !write || (HostProtection(vma, own, vma.protection) & PROT_WRITE) != 0;
+}
+
+Result<void> MemoryManager::Impl::MapSequenceLocked(uint64_t start, uint64_t end) {
+  if (end - start < kSequenceBytesMin) return MapLocked(start, end, false);
+  if (sequences.size() >= kSequencesMax) sequences.erase(sequences.begin());
+  const uint64_t edge = start + kSequenceBatchMin;
+  sequences.push_back({start, edge, end});
+  return MapLocked(start, edge, false);
+}
+
+bool MemoryManager::Impl::ShowSequenceLocked(uint64_t address) {
+  auto it = std::find_if(sequences.begin(), sequences.end(), [=](const Sequence& sequence) {
+    return sequence.edge <= address && address < sequence.end;
+  });
+  if (it == sequences.end()) return false;
+  const uint64_t start = it->edge;
+  const uint64_t batch =
+      std::clamp((start - it->start) / 4, kSequenceBatchMin, kSequenceBatchMax) & ~(kPageSize - 1);
+  const bool in_sequence = address - start < kSequenceBatchMin;
+  const uint64_t end = in_sequence ? std::min(it->end, start + batch) : it->end;
+  it->edge = end;
+  if (end == it->end) sequences.erase(it);
+  return MapLocked(start, end, in_sequence).ok();
 }
 
 Result<void> MemoryManager::Impl::AllocateLocked(uint64_t start, uint64_t end) {
@@ -189,6 +262,7 @@ Result<void> MemoryManager::Impl::MapFileLocked(const Vma& vma, uint64_t address
   // Asked by itself, so that the answer is about this page.
   const bool for_write = vma.shared && vma.writable();
   TRY(vma.mappable->Translate(vma.OffsetOf(page), kPageSize, for_write));
+  if (loading) return {};
   uint64_t end = vma.end;
   if (!vma.shared) {
     auto run = pages.FindFrom(page);
@@ -248,6 +322,7 @@ Result<void> MemoryManager::Impl::ResolveLocked(const Vma& vma, uint64_t address
 Result<void> MemoryManager::Impl::BreakCopyOnWriteLocked(const Vma& vma, PrivatePages run,
                                                          uint64_t address, uint64_t length,
                                                          Leftovers& leftovers) {
+  NoteHotLocked(PageDown(address));
   const uint64_t whole_start = std::max(run.start, vma.start);
   const uint64_t whole_end = std::min(run.end, vma.end);
   const uint64_t last = length > whole_end - address ? whole_end : address + length;
@@ -267,6 +342,17 @@ Result<void> MemoryManager::Impl::BreakCopyOnWriteLocked(const Vma& vma, Private
   return MapLocked(start, end, false);
 }
 
+Result<uint64_t> MemoryManager::Impl::BackFilePagesLocked(const Vma& vma, uint64_t start,
+                                                          uint64_t end, Leftovers& leftovers) {
+  const platform::PoolRange fresh = TRY(pool.Allocate(end - start));
+  const size_t read = ReadFile(*vma.mappable, vma.OffsetOf(start), pool.Window(fresh));
+  // Pages that begin beyond the end of the file do not exist.
+  const uint64_t valid_end = std::min(end, start + PageUp(read));
+  if (valid_end < end) leftovers.ranges.push_back({fresh.start + (valid_end - start), fresh.end});
+  if (valid_end > start) pages.Insert({start, valid_end, fresh.start, false});
+  return valid_end;
+}
+
 Result<void> MemoryManager::Impl::CopyFilePagesLocked(const Vma& vma, uint64_t address,
                                                       uint64_t length, Leftovers& leftovers) {
   const uint64_t page = PageDown(address);
@@ -276,16 +362,8 @@ Result<void> MemoryManager::Impl::CopyFilePagesLocked(const Vma& vma, uint64_t a
   auto run = pages.FindFrom(page);
   if (run != pages.end()) end = std::min(end, run->second.start);
   if (run != pages.begin()) start = std::max(start, std::prev(run)->second.end);
-  const platform::PoolRange fresh = TRY(pool.Allocate(end - start));
-  const size_t read = ReadFile(*vma.mappable, vma.OffsetOf(start), pool.Window(fresh));
-  // Pages that begin beyond the end of the file do not exist.
-  const uint64_t valid_end = std::min(end, start + PageUp(read));
-  if (valid_end <= page) {
-    leftovers.ranges.push_back(fresh);
-    return Errno(EFAULT);
-  }
-  if (valid_end < end) leftovers.ranges.push_back({fresh.start + (valid_end - start), fresh.end});
-  pages.Insert({start, valid_end, fresh.start, false});
+  const uint64_t valid_end = TRY(BackFilePagesLocked(vma, start, end, leftovers));
+  if (valid_end <= page) return Errno(EFAULT);
   return MapLocked(start, valid_end, false);
 }
 

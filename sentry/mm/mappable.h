@@ -50,6 +50,10 @@ class Mappable {
   virtual void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
                              bool shared_writable) = 0;
 
+  // False if no page of it is the memory pool's: then it need not outlive the last guest thread
+  // that can see it.
+  virtual bool MayShowPool() const { return true; }
+
   // madvise(MADV_REMOVE): the bytes read as zero afterwards.
   virtual base::Result<void> PunchHole(uint64_t offset, uint64_t length) {
     (void)offset, (void)length;

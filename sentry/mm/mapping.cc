@@ -114,6 +114,8 @@ bool MemoryManager::Impl::OvercommitsLocked(uint64_t bytes, bool accounted) cons
 }
 
 void MemoryManager::Impl::HostUnmapLocked(uint64_t start, uint64_t end) {
+  // What is released goes with its address space.
+  if (loading || released.load(std::memory_order_relaxed)) return;
   Result<void> done = space->Unmap(start, end - start);
   if (done.ok() || done.error() == ESRCH) return;
   done = space->Unmap(address_min, address_max - address_min);
@@ -123,6 +125,7 @@ void MemoryManager::Impl::HostUnmapLocked(uint64_t start, uint64_t end) {
 }
 
 void MemoryManager::Impl::HostProtectLocked(uint64_t start, uint64_t end, int protection) {
+  if (loading) return;
   const Result<void> done = space->Protect(start, end - start, protection);
   if (done.ok() || done.error() == ESRCH) return;
   HostUnmapLocked(start, end);
@@ -142,6 +145,8 @@ void MemoryManager::Impl::UnmapLocked(uint64_t start, uint64_t end, bool from_ho
     it = vmas.Erase(it);
   }
   pages.Remove(start, end, leftovers.ranges);
+  std::erase_if(pending,
+                [=](const auto& range) { return start <= range.first && range.second <= end; });
 }
 
 Result<void> MemoryManager::Impl::InstallLocked(Vma vma, bool populate, Leftovers& leftovers) {
@@ -153,10 +158,16 @@ Result<void> MemoryManager::Impl::InstallLocked(Vma vma, bool populate, Leftover
   if (vma.locked) locked_bytes += vma.size();
   const bool eager = vma.private_anonymous() && vma.accessible() && vma.size() <= kEagerBytesMax;
   const bool mapped = eager || (vma.mappable != nullptr && vma.accessible());
+  const bool later = mapped && MayMapLaterLocked(vma, populate);
+  const bool sequence = eager && !populate && !vma.grows_down && vma.writable();
   vmas.Insert(std::move(vma));
   Result<void> done;
   if (eager) done = AllocateLocked(start, end);
-  if (done.ok() && mapped) done = MapLocked(start, end, populate);
+  if (done.ok() && later) {
+    MapLaterLocked(start, end);
+  } else if (done.ok() && mapped) {
+    done = sequence ? MapSequenceLocked(start, end) : MapLocked(start, end, populate);
+  }
   if (!done.ok()) {
     UnmapLocked(start, end, true, leftovers);
     return done;
@@ -235,14 +246,23 @@ Result<uint64_t> MemoryManager::Mmap(const MmapRequest& request) {
   if (impl_->OvercommitsLocked(length, accounted)) return Errno(ENOMEM);
 
   impl_->YieldTableLocked(start, end, leftovers);
-  if (replaced > 0) {
-    // The new mapping replaces the old one in the stub in one step if it covers all of it.
-    const bool covers = vma.private_anonymous() && vma.accessible() && length <= kEagerBytesMax;
-    impl_->UnmapLocked(start, end, !covers, leftovers);
-  }
   const bool populate = (request.flags & MAP_POPULATE) != 0 || (locked && !vma.lock_on_fault) ||
                         (data && vma.anonymous() && length <= kPopulateBytesMax);
+  if (replaced > 0) {
+    // The new mapping replaces the old one in the stub in one step if it covers all of it at once.
+    const bool covers = vma.private_anonymous() && vma.accessible() && length < kSequenceBytesMin &&
+                        !impl_->MayMapLaterLocked(vma, populate);
+    impl_->UnmapLocked(start, end, !covers, leftovers);
+  }
+  // A linker maps data at a place of its choice and relocates it next: a copy saves the fault.
+  const bool relocated = IsFixed(request.flags) && !vma.anonymous() && !vma.shared &&
+                         vma.writable() && length <= kCopyClusterBytes;
   TRY(impl_->InstallLocked(std::move(vma), populate, leftovers));
+  if (relocated) {
+    const Vma& installed = impl_->vmas.Find(start)->second;
+    // Without it the pages come by faults.
+    (void)impl_->BackFilePagesLocked(installed, start, end, leftovers);
+  }
   return start;
 }
 
@@ -456,7 +476,10 @@ Result<void> MemoryManager::Impl::GrowHeapLocked(uint64_t old_end, uint64_t new_
   vma.name = std::make_shared<const std::string>("[heap]");
   vma.locked = lock_future;
   vma.lock_on_fault = lock_future_on_fault;
-  return InstallLocked(std::move(vma), new_end - old_end <= kPopulateBytesMax, leftovers);
+  // A heap that grows again will be used.
+  const bool grows_again = old_end > PageUp(brk_start);
+  const uint64_t populate_max = grows_again ? kHeapPopulateBytesMax : kPopulateBytesMax;
+  return InstallLocked(std::move(vma), new_end - old_end <= populate_max, leftovers);
 }
 
 uint64_t MemoryManager::Brk(uint64_t address) {

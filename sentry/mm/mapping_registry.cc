@@ -59,11 +59,21 @@ bool MappingRegistry::HasMappings() const {
 }
 
 bool MappingRegistry::HasWritableMappings() const {
-  absl::MutexLock lock(&mu_);
-  for (const auto& [pointer, use] : uses_) {
-    if (use.writable_bytes > 0) return true;
+  std::vector<std::shared_ptr<MemoryManager>> writers;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [pointer, use] : uses_) {
+      if (use.writable_bytes == 0) continue;
+      std::shared_ptr<MemoryManager> memory = use.memory.lock();
+      if (memory != nullptr) writers.push_back(std::move(memory));
+    }
   }
-  return false;
+  // A process that has exited has no mappings, although its pages are still to be given back.
+  bool found = false;
+  for (const std::shared_ptr<MemoryManager>& memory : writers) {
+    if (!memory->AwaitIfReleased()) found = true;
+  }
+  return found;
 }
 
 }  // namespace sentry

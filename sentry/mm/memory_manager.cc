@@ -35,9 +35,26 @@ uint64_t NextId() {
   return next.fetch_add(1, std::memory_order_relaxed);
 }
 
+// Of a memory whose address space another one has taken over.
+class NoAddressSpace final : public platform::AddressSpace {
+ public:
+  Result<void> Map(const platform::Mapping&) override { return Errno(ESRCH); }
+  Result<void> Unmap(uint64_t, uint64_t) override { return Errno(ESRCH); }
+  Result<void> Protect(uint64_t, uint64_t, int) override { return Errno(ESRCH); }
+};
+
 }  // namespace
 
 Leftovers::Leftovers(MemoryManager& memory) : memory_(memory) {}
+
+void Leftovers::LetGoOfFiles() {
+  for (Vma& vma : areas) {
+    vma.file.reset();
+    if (vma.mappable == nullptr || vma.mappable->MayShowPool()) continue;
+    vma.mappable->RemoveMapping(memory_, vma.offset, vma.size(), vma.shared_writable());
+    vma.mappable.reset();
+  }
+}
 
 Leftovers::~Leftovers() {
   for (const Vma& vma : areas) {
@@ -86,7 +103,13 @@ MemoryManager::~MemoryManager() { ReleaseAll(); }
 Result<std::shared_ptr<MemoryManager>> MemoryManager::Create(platform::Platform& platform,
                                                              platform::MemoryPool& pool,
                                                              uint64_t layout_seed) {
-  std::unique_ptr<platform::AddressSpace> space = TRY(platform.NewAddressSpace());
+  return Make(platform, pool, TRY(platform.NewAddressSpace()), layout_seed);
+}
+
+std::shared_ptr<MemoryManager> MemoryManager::Make(platform::Platform& platform,
+                                                   platform::MemoryPool& pool,
+                                                   std::unique_ptr<platform::AddressSpace> space,
+                                                   uint64_t layout_seed) {
   std::shared_ptr<MemoryManager> memory(new MemoryManager());
   memory->impl_ = std::make_unique<Impl>(*memory, platform, pool, std::move(space));
   memory->impl_->layout_seed = layout_seed;
@@ -127,6 +150,13 @@ std::optional<FaultSignal> MemoryManager::HandleFault(uint64_t address, uint8_t 
       (execute && (vma.protection & PROT_EXEC) == 0)) {
     return FaultSignal{SIGSEGV, SEGV_ACCERR};
   }
+  if (impl_->ShowPendingLocked(vma, address, write)) return std::nullopt;
+  if (!write && impl_->ShowSequenceLocked(address)) return std::nullopt;
+  if (write && vma.private_anonymous() && impl_->ShowSequenceLocked(address)) {
+    // Unless fork has marked the page meanwhile.
+    auto run = impl_->pages.Find(address);
+    if (run != impl_->pages.end() && !run->second.copy_on_write) return std::nullopt;
+  }
   const Result<void> resolved = impl_->ResolveLocked(vma, address, 1, write, leftovers);
   if (!resolved.ok() && resolved.error() != ESRCH) return FaultSignal{SIGBUS, BUS_ADRERR};
   return std::nullopt;
@@ -137,10 +167,20 @@ void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, ui
   // the copies in private mappings along.
   const bool private_copies = length == ~uint64_t{0} - offset;
   Leftovers leftovers(*this);
-  absl::MutexLock lock(&impl_->mu);
+  {
+    absl::MutexLock lock(&impl_->mu);
+    impl_->InvalidateFileLocked(mappable, offset, length, private_copies, leftovers);
+  }
+  // Without areas there is nothing to unmap, but guest code may still be on its way out.
+  (void)AwaitIfReleased();
+}
+
+void MemoryManager::Impl::InvalidateFileLocked(const Mappable& mappable, uint64_t offset,
+                                               uint64_t length, bool private_copies,
+                                               Leftovers& leftovers) {
   const uint64_t file_start = PageDown(offset);
   const uint64_t file_end = length > ~uint64_t{0} - offset ? ~uint64_t{0} : offset + length;
-  for (auto& [start, vma] : impl_->vmas) {
+  for (auto& [start, vma] : vmas) {
     if (vma.mappable.get() != &mappable) continue;
     const uint64_t vma_file_end = vma.offset + vma.size();
     if (vma_file_end <= file_start || file_end <= vma.offset) continue;
@@ -148,29 +188,76 @@ void MemoryManager::InvalidateFile(const Mappable& mappable, uint64_t offset, ui
     const uint64_t to =
         file_end >= vma_file_end ? vma.end : PageUp(vma.start + (file_end - vma.offset));
     if (vma.shared || private_copies) {
-      impl_->HostUnmapLocked(from, to);
-      impl_->ForgetCodeLocked(from, to);
-      if (!vma.shared) impl_->pages.Remove(from, to, leftovers.ranges);
+      HostUnmapLocked(from, to);
+      ForgetCodeLocked(from, to);
+      if (!vma.shared) pages.Remove(from, to, leftovers.ranges);
       continue;
     }
     uint64_t gap_start = from, gap_end = from;
-    while (impl_->pages.FindGap(gap_end, to, &gap_start, &gap_end)) {
-      impl_->HostUnmapLocked(gap_start, gap_end);
+    while (pages.FindGap(gap_end, to, &gap_start, &gap_end)) {
+      HostUnmapLocked(gap_start, gap_end);
     }
   }
 }
 
+void MemoryManager::StartLoading() {
+  absl::MutexLock lock(&impl_->mu);
+  impl_->loading = true;
+}
+
+void MemoryManager::FinishLoading() {
+  absl::MutexLock lock(&impl_->mu);
+  impl_->loading = false;
+  impl_->ShowAllLocked();
+}
+
 void MemoryManager::ReleaseAll() {
   if (impl_ == nullptr) return;
+  auto leftovers = std::make_unique<Leftovers>(*this);
   std::shared_ptr<File> executable;
-  Leftovers leftovers(*this);
-  absl::MutexLock lock(&impl_->mu);
-  if (impl_->vmas.size() > 0) {
-    impl_->UnmapLocked(impl_->address_min, impl_->address_max, true, leftovers);
+  {
+    absl::MutexLock lock(&impl_->mu);
+    if (impl_->released.exchange(true)) return;
+    if (impl_->vmas.size() > 0) {
+      impl_->UnmapLocked(impl_->address_min, impl_->address_max, false, *leftovers);
+    }
+    impl_->DropHeapReserveLocked(*leftovers);
+    impl_->DropTableLocked(*leftovers);
+    executable = std::exchange(impl_->image.executable, nullptr);
   }
+  leftovers->LetGoOfFiles();
+  std::shared_ptr<MemoryManager> self = weak_from_this().lock();
+  if (self == nullptr) {  // Nobody else can wait for it.
+    impl_->space->End();
+    return;
+  }
+  impl_->platform.Retire(
+      *impl_->space,
+      [self = std::move(self), pages = std::shared_ptr<Leftovers>(std::move(leftovers))]() mutable {
+        pages.reset();
+        self.reset();
+      });
+}
+
+std::shared_ptr<MemoryManager> MemoryManager::TakeOver(uint64_t layout_seed) {
+  Leftovers leftovers(*this);
+  std::shared_ptr<File> executable;
+  absl::MutexLock lock(&impl_->mu);
+  if (impl_->released.load() || !impl_->space->Reset()) return nullptr;
+  impl_->UnmapLocked(impl_->address_min, impl_->address_max, false, leftovers);
   impl_->DropHeapReserveLocked(leftovers);
-  impl_->ReleaseTableLocked(leftovers);
+  impl_->DropTableLocked(leftovers);
   executable = std::exchange(impl_->image.executable, nullptr);
+  std::unique_ptr<platform::AddressSpace> space =
+      std::exchange(impl_->space, std::make_unique<NoAddressSpace>());
+  impl_->released.store(true);
+  return Make(impl_->platform, impl_->pool, std::move(space), layout_seed);
+}
+
+bool MemoryManager::AwaitIfReleased() {
+  if (!impl_->released.load(std::memory_order_acquire)) return false;
+  impl_->space->End();
+  return true;
 }
 
 void MemoryManager::SetLimits(const MemoryLimits& limits) {

@@ -197,10 +197,21 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // had the code been left alone.
   void HideRewriting(platform::Event& event, platform::Registers& registers);
 
-  // fork: private pages become copy-on-write on both sides.
-  base::Result<std::shared_ptr<MemoryManager>> Fork();
-  // The last task has left: everything is unmapped now (not when the last reference goes).
+  // fork: private pages become copy-on-write on both sides. `alone`: no other thread of this memory
+  // runs, so that pages may be copied instead.
+  base::Result<std::shared_ptr<MemoryManager>> Fork(bool alone = false);
+  // execve: between the two nothing is told to the platform, which maps nothing yet, and no guest
+  // code runs here; then everything in one go.
+  void StartLoading();
+  void FinishLoading();
+  // The last task has left: no guest code runs in here any more. Files are let go now, memory when
+  // the platform says that it is out of reach.
   void ReleaseAll();
+  // execve by the only user: an empty memory in the same address space, and this one is released.
+  // Null if the platform cannot clear the address space for sure; nothing has changed then.
+  std::shared_ptr<MemoryManager> TakeOver(uint64_t layout_seed);
+  // If ReleaseAll was called: returns when guest code can touch nothing of this any more, and true.
+  bool AwaitIfReleased();
 
   void SetLimits(const MemoryLimits& limits);
   MemoryLimits limits() const;
@@ -239,6 +250,10 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   friend class IoBuffer;
   friend class Leftovers;
   MemoryManager();
+  static std::shared_ptr<MemoryManager> Make(platform::Platform& platform,
+                                             platform::MemoryPool& pool,
+                                             std::unique_ptr<platform::AddressSpace> space,
+                                             uint64_t layout_seed);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
@@ -36,16 +37,38 @@ inline constexpr uint64_t kReservedChunkBytes = uint64_t{4} << 20;
 inline constexpr uint64_t kCopyClusterBytes = uint64_t{64} << 10;
 // Fresh areas up to this size are populated at once: cheaper than their faults.
 inline constexpr uint64_t kPopulateBytesMax = uint64_t{64} << 10;
+inline constexpr uint64_t kHeapPopulateBytesMax = uint64_t{256} << 10;
 // How far a stack grows per fault, and the heap's stock of contiguous pool.
 inline constexpr uint64_t kStackStepBytes = uint64_t{128} << 10;
 inline constexpr uint64_t kHeapReserveBytes = uint64_t{8} << 20;
+// Private file mappings that the platform has yet to be told of.
+inline constexpr size_t kPendingMax = 64;
+// Areas from this size on that are touched in sequence are populated ahead, in such batches.
+inline constexpr uint64_t kSequenceBytesMin = uint64_t{512} << 10;
+inline constexpr uint64_t kSequenceBatchMin = uint64_t{64} << 10;
+inline constexpr uint64_t kSequenceBatchMax = uint64_t{1} << 20;
+inline constexpr size_t kSequencesMax = 8;
 // Pieces of files mapped ahead of a fault.
 inline constexpr size_t kFilePiecesMax = 64;
 inline constexpr uint64_t kFileAheadBytesMax = uint64_t{1} << 30;
 inline constexpr size_t kForkMappingsMax = 2048;
+// Pages that fork copies instead of sharing them.
+inline constexpr size_t kHotPagesMax = 24;
+// Written so soon after a fork, that is.
+inline constexpr size_t kHotNotesMax = 16;
+// Runs up to this size are copied whole if a page of theirs is hot: each piece is a mapping.
+inline constexpr uint64_t kHotRunBytesMax = 6 * 4096;
 
 inline constexpr uint8_t kAnyAccess =
     platform::kAccessRead | platform::kAccessWrite | platform::kAccessExec;
+
+// A private anonymous area whose upper part the platform does not show yet: a fault at the edge
+// says that the guest touches the area in sequence.
+struct Sequence {
+  uint64_t start = 0;  // Of the area.
+  uint64_t edge = 0;   // Not shown from here on,
+  uint64_t end = 0;    // to here.
+};
 
 // What an operation took out of the address space. Given back by the destructor, which must run
 // after the memory lock is released: files have locks of their own and the host takes time to free
@@ -56,6 +79,9 @@ class Leftovers {
   ~Leftovers();
   Leftovers(const Leftovers&) = delete;
   Leftovers& operator=(const Leftovers&) = delete;
+
+  // Ahead of time, whatever may go while the guest can still see its pages: see Mappable.
+  void LetGoOfFiles();
 
   std::vector<platform::PoolRange> ranges;
   std::vector<Vma> areas;
@@ -92,6 +118,18 @@ struct RemapRequest {
 struct CopyAccess {
   bool write = false;
   bool force = false;  // As a debugger.
+};
+
+// Pages that are written soon after a fork, by the parent or the child.
+class HotPages {
+ public:
+  void Note(uint64_t page) ABSL_LOCKS_EXCLUDED(mu_);
+  // In order.
+  std::vector<uint64_t> Sorted() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  mutable absl::Mutex mu_;
+  std::vector<uint64_t> pages_ ABSL_GUARDED_BY(mu_);  // The oldest first.
 };
 
 struct MemoryManager::Impl {
@@ -148,6 +186,19 @@ struct MemoryManager::Impl {
   // is mapped there.
   base::Result<void> MapLocked(uint64_t start, uint64_t end, bool populate)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // MapLocked when the guest asks for it by a fault, or along with the next MapLocked: a linker
+  // maps several pieces of a file before it touches the first.
+  void MapLaterLocked(uint64_t start, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // True if that may be done for this new area.
+  bool MayMapLaterLocked(const Vma& vma, bool populate) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool IsWorthPopulating(const platform::Mapping& mapping) const;
+  // True if `address` was yet to be shown and now can be accessed.
+  bool ShowPendingLocked(const Vma& vma, uint64_t address, bool write)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Shows the beginning of a new private anonymous area, the rest when the guest gets there.
+  base::Result<void> MapSequenceLocked(uint64_t start, uint64_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool ShowSequenceLocked(uint64_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Gives pool pages to each page of [start, end) that has none; all of it is private anonymous.
   base::Result<void> AllocateLocked(uint64_t start, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // [start, end) of a reservation, widened so that the next steps need no new pieces.
@@ -165,11 +216,31 @@ struct MemoryManager::Impl {
   base::Result<void> BreakCopyOnWriteLocked(const Vma& vma, PrivatePages pages, uint64_t address,
                                             uint64_t length, Leftovers& leftovers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Own pages for file pages, not shown to the guest yet: those that exist of [start, end).
+  base::Result<uint64_t> BackFilePagesLocked(const Vma& vma, uint64_t start, uint64_t end,
+                                             Leftovers& leftovers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   base::Result<void> CopyFilePagesLocked(const Vma& vma, uint64_t address, uint64_t length,
                                          Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // The area for an access at `address`, after growing a stack for it. end() if there is none.
   VmaMap::Iterator AreaForLocked(uint64_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   bool GrowStackLocked(VmaMap::Iterator it, uint64_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The part of InvalidateFile under the lock. `private_copies`: take them along.
+  void InvalidateFileLocked(const Mappable& mappable, uint64_t offset, uint64_t length,
+                            bool private_copies, Leftovers& leftovers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // --- fork.cc.
+  // The private pages of one area, for the child.
+  void ForkAreaLocked(const Vma& vma, const std::vector<uint64_t>& hot, Impl& child)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
+  void ShareRunLocked(const Vma& vma, PrivatePages run, Impl& child)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
+  bool CopyRunLocked(const PrivatePages& run, Impl& child)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu, child.mu);
+  // A page was written for the first time since a fork.
+  void NoteHotLocked(uint64_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Tells an empty platform of everything at once.
+  void ShowAllLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Bytes of the range that the host holds.
   uint64_t ResidentIn(platform::PoolRange range) const;
 
@@ -211,11 +282,14 @@ struct MemoryManager::Impl {
   // After a fault. False if there is no such part of the table.
   bool RestoreTableLocked(uint64_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void ReleaseTableLocked(Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Where the whole address space goes, so that the host need not be told.
+  void DropTableLocked(Leftovers& leftovers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // The guest wants to have [start, end): if the table is in the way, rewriting ends here.
   void YieldTableLocked(uint64_t start, uint64_t end, Leftovers& leftovers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void InheritPatchesLocked(const CodePatches& parent, std::vector<platform::Mapping>& mappings)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void InheritPatchesLocked(const CodePatches& parent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void DescribeTableLocked(std::vector<platform::Mapping>& mappings) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu);
 
   // --- Copies (copy.cc).
   Piece FindPieceLocked(uint64_t address, uint64_t length, CopyAccess access)
@@ -235,7 +309,9 @@ struct MemoryManager::Impl {
   MemoryManager& self;
   platform::Platform& platform;
   platform::MemoryPool& pool;
-  const std::unique_ptr<platform::AddressSpace> space;
+  // Changes once, in TakeOver, before `released` is set.
+  std::unique_ptr<platform::AddressSpace> space;
+  std::atomic<bool> released{false};  // ReleaseAll was called; set under `mu`.
   const uint64_t address_min;
   const uint64_t address_max;
   const uint64_t id;  // For futex keys; never reused.
@@ -261,6 +337,14 @@ struct MemoryManager::Impl {
   uint64_t virtual_bytes_max ABSL_GUARDED_BY(mu) = 0;
   mutable std::atomic<uint64_t> resident_bytes_max{0};
   Image image ABSL_GUARDED_BY(mu);
+  // Shared with forked children: they show which pages the next one will write.
+  std::shared_ptr<HotPages> hot_pages = std::make_shared<HotPages>();
+  size_t hot_notes_left ABSL_GUARDED_BY(mu) = 0;
+  std::vector<platform::Protection> fork_protections ABSL_GUARDED_BY(mu);  // During a fork.
+  std::vector<std::pair<uint64_t, uint64_t>> pending ABSL_GUARDED_BY(mu);  // See MapLaterLocked.
+  std::vector<Sequence> sequences ABSL_GUARDED_BY(mu);
+  // A program is being loaded: the platform is told at the end.
+  bool loading ABSL_GUARDED_BY(mu) = false;
   const uint64_t syscall_entry;  // 0: nothing is rewritten.
   TrapCounters counters;
   CodePatches patches ABSL_GUARDED_BY(mu);

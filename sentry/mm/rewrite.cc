@@ -130,6 +130,10 @@ bool MemoryManager::Impl::RestoreTableLocked(uint64_t address) {
 void MemoryManager::Impl::ReleaseTableLocked(Leftovers& leftovers) {
   if (patches.table.empty()) return;
   HostUnmapLocked(rewrite::kTableStart, rewrite::kTableEnd);
+  DropTableLocked(leftovers);
+}
+
+void MemoryManager::Impl::DropTableLocked(Leftovers& leftovers) {
   leftovers.ranges.insert(leftovers.ranges.end(), patches.table.begin(), patches.table.end());
   patches.table.clear();
 }
@@ -141,11 +145,13 @@ void MemoryManager::Impl::YieldTableLocked(uint64_t start, uint64_t end, Leftove
   ReleaseTableLocked(leftovers);
 }
 
-void MemoryManager::Impl::InheritPatchesLocked(const CodePatches& parent,
-                                               std::vector<platform::Mapping>& mappings) {
+void MemoryManager::Impl::InheritPatchesLocked(const CodePatches& parent) {
   patches = parent;
+  for (const platform::PoolRange& page : patches.table) pool.AddReference(page);
+}
+
+void MemoryManager::Impl::DescribeTableLocked(std::vector<platform::Mapping>& mappings) const {
   for (size_t page = 0; page < patches.table.size(); page++) {
-    pool.AddReference(patches.table[page]);
     platform::Mapping mapping;
     mapping.address = rewrite::kTableStart + page * kPageSize;
     mapping.length = kPageSize;

@@ -6,6 +6,7 @@
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -36,6 +37,17 @@ constexpr char kLoop[] = "\x0f\x05\xeb\xfc";
 // loop: mov $600,%ecx; spin: dec %ecx; jnz spin; syscall; jmp loop. About 0.2 us of work.
 constexpr char kWorkLoop[] = "\xb9\x58\x02\x00\x00\xff\xc9\x75\xfc\x0f\x05\xeb\xf3";
 constexpr uint64_t kWorkLoopOffset = 256;
+// The same two with a call at the entry for rewritten calls: lea back(%rip),%rcx; movabs
+// $entry,%r11; jmp *%r11.
+constexpr char kEntryLoop[] =
+    "\x48\x8d\x0d\x0d\x00\x00\x00\x49\xbb\0\0\0\0\0\0\0\0\x41\xff\xe3\xeb\xea";
+constexpr char kEntryWorkLoop[] =
+    "\xb9\x58\x02\x00\x00\xff\xc9\x75\xfc"
+    "\x48\x8d\x0d\x0d\x00\x00\x00\x49\xbb\0\0\0\0\0\0\0\0\x41\xff\xe3\xeb\xe1";
+constexpr uint64_t kEntryLoopOffset = 512;
+constexpr uint64_t kEntryWorkLoopOffset = 768;
+constexpr uint64_t kEntryAddressOffset = 9;  // Where the entry's address goes in kEntryLoop.
+constexpr uint64_t kWorkBytes = 9;
 
 struct Host {
   std::unique_ptr<MemoryPool> pool = MemoryPool::Create().value();
@@ -45,7 +57,13 @@ struct Host {
 
   Host() {
     memcpy(pool->Window(code).data(), kLoop, sizeof(kLoop));
-    memcpy(pool->Window(code).data() + kWorkLoopOffset, kWorkLoop, sizeof(kWorkLoop));
+    std::byte* target = pool->Window(code).data();
+    memcpy(target + kWorkLoopOffset, kWorkLoop, sizeof(kWorkLoop));
+    memcpy(target + kEntryLoopOffset, kEntryLoop, sizeof(kEntryLoop));
+    memcpy(target + kEntryWorkLoopOffset, kEntryWorkLoop, sizeof(kEntryWorkLoop));
+    const uint64_t entry = systrap->syscall_entry();
+    memcpy(target + kEntryLoopOffset + kEntryAddressOffset, &entry, sizeof(entry));
+    memcpy(target + kEntryWorkLoopOffset + kWorkBytes + kEntryAddressOffset, &entry, sizeof(entry));
   }
   std::unique_ptr<Platform> Make(PlatformKind kind) {
     auto made = platform::CreatePlatform(kind, *pool);
@@ -96,6 +114,13 @@ void RoundTrips(benchmark::State& state, uint64_t entry) {
 
 void RoundTrip(benchmark::State& state) { RoundTrips(state, kCode); }
 void RoundTripWithWork(benchmark::State& state) { RoundTrips(state, kCode + kWorkLoopOffset); }
+void EntryRoundTrip(benchmark::State& state) { RoundTrips(state, kCode + kEntryLoopOffset); }
+void EntryRoundTripWithWork(benchmark::State& state) {
+  RoundTrips(state, kCode + kEntryWorkLoopOffset);
+}
+void Native(benchmark::State& state) {
+  for (auto _ : state) syscall(SYS_getppid);
+}
 
 void Fault(benchmark::State& state) {
   Platform& platform = Chosen(state);
@@ -160,6 +185,9 @@ void NewAddressSpaceAndRun(benchmark::State& state) {
 
 BENCHMARK(RoundTrip)->ArgName("ptrace")->Arg(0)->Arg(1)->UseRealTime();
 BENCHMARK(RoundTripWithWork)->ArgName("ptrace")->Arg(0)->Arg(1)->UseRealTime()->ThreadRange(1, 4);
+BENCHMARK(EntryRoundTrip)->ArgName("ptrace")->Arg(0)->UseRealTime();
+BENCHMARK(EntryRoundTripWithWork)->ArgName("ptrace")->Arg(0)->UseRealTime()->ThreadRange(1, 16);
+BENCHMARK(Native)->UseRealTime();
 BENCHMARK(Fault)->ArgName("ptrace")->Arg(0)->Arg(1)->UseRealTime();
 BENCHMARK(MapUnmap)->ArgName("ptrace")->Arg(0)->Arg(1)->UseRealTime();
 BENCHMARK(NewAddressSpace)->ArgName("ptrace")->Arg(0)->Arg(1)->UseRealTime();

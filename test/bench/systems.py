@@ -102,7 +102,8 @@ def find(runsc, platform):
         System("native"),
         Prefix("ravelin", runsc, ["do", f"--platform={platform}", "--"]),
         Runc(shutil.which("runc")),
-        found("bwrap", "bubblewrap", BWRAP),
+        # As root it would give up the capabilities that the others' programs have.
+        found("bwrap", "bubblewrap", BWRAP + (["--cap-add", "ALL"] if os.geteuid() == 0 else [])),
         found("proot", "proot", ["-r", "/"]),
         gvisor(runsc),
     ]

@@ -45,6 +45,8 @@ class FakeAddressSpace final : public platform::AddressSpace {
   base::Result<void> Protect(uint64_t address, uint64_t length, int protection) override
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  bool Reset() override { return Unmap(address_min_, address_max_ - address_min_).ok(); }
+
   // What a CPU would do at `address`: nullopt is a page fault. Stores go to the host descriptor.
   std::optional<uint8_t> Load(uint64_t address) const ABSL_LOCKS_EXCLUDED(mu_);
   bool Store(uint64_t address, uint8_t value) ABSL_LOCKS_EXCLUDED(mu_);

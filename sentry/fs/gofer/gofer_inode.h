@@ -292,6 +292,7 @@ class GoferRegular final : public GoferInode, public Mappable {
   base::Result<size_t> WriteAt(uint64_t offset, std::span<const std::byte> data) override;
   void AddMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
                   bool shared_writable) override;
+  bool MayShowPool() const override { return false; }
   void RemoveMapping(MemoryManager& memory, uint64_t offset, uint64_t length,
                      bool shared_writable) override;
   base::Result<void> Sync(uint64_t offset, uint64_t length) override;

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 
 #include "platform/stub/layout.h"
@@ -30,6 +31,26 @@ GUEST_CODE(code_entry_gs, "1: movl $110, %eax\n" CALL_ENTRY(
                               2) "movq %gs:8, %rbx\n movl $111, %eax\n" CALL_ENTRY(3) "jmp 1b\n")
 GUEST_CODE(code_entry_fs, "1: rdfsbase %rdi\n rdfsbase %rsi\n movl $110, %eax\n" CALL_ENTRY(
                               2) "rdfsbase %rdi\n cmpq %rdi, %rbx\n je 1b\n ud2\n")
+// Answers in memory, flags in rbx, and a call that nobody but the sentry answers.
+GUEST_CODE(code_entry_ids,
+           "1: movl $39, %eax\n" CALL_ENTRY(2) "movq %rax, (%rdi)\n movl $186, %eax\n" CALL_ENTRY(3)
+           "movq %rax, 8(%rdi)\n movl $110, %eax\n" CALL_ENTRY(4) "movq %rax, 16(%rdi)\n"
+           "movl $111, %eax\n" CALL_ENTRY(5) "movq %rax, 24(%rdi)\n movl $102, %eax\n" CALL_ENTRY(6)
+           "movq %rax, 32(%rdi)\n movl $107, %eax\n" CALL_ENTRY(7) "movq %rax, 40(%rdi)\n"
+           "movl $104, %eax\n" CALL_ENTRY(8) "movq %rax, 48(%rdi)\n movl $108, %eax\n" CALL_ENTRY(9)
+           "movq %rax, 56(%rdi)\n cmpq $1, %rsi\n movl $24, %eax\n" CALL_ENTRY(10)
+           "pushfq\n popq %rbx\n movq %rax, 64(%rdi)\n movl $200, %eax\n" CALL_ENTRY(11) "jmp 1b\n")
+// r12 counts calls that the stub answers; every register must stay as it is.
+GUEST_CODE(code_entry_answered,
+           "1: movq %r12, %rdx\n movq %r12, %rdi\n cmpq %r12, %r13\n movl $39, %eax\n" CALL_ENTRY(2)
+           "jb 5f\n cmpl $77, %eax\n jne 4f\n cmpq %rdx, %r12\n jne 4f\n cmpq %rdi, %r12\n jne 4f\n"
+           "movl $24, %eax\n" CALL_ENTRY(3)
+           "testq %rax, %rax\n jne 4f\n cmpq %rdx, %r12\n jne 4f\n"
+           "incq %r12\n jmp 1b\n 4: ud2\n 5: movl $200, %eax\n" CALL_ENTRY(6) "jmp 1b\n")
+GUEST_CODE(code_entry_futex,
+           "1: movl $202, %eax\n" CALL_ENTRY(2) "movq %rax, %rbx\n movl $200, %eax\n" CALL_ENTRY(
+               3) "movl $202, %eax\n jmp 1b\n")
+GUEST_CODE(code_store_to, "movq %rsi, (%rdi)\n syscall\n")
 GUEST_CODE(code_step, "nop\n nop\n nop\n")
 
 namespace {
@@ -333,6 +354,151 @@ TEST_CASE("interrupts leave bases and extended state of the fast path alone",
     }
     return good;
   });
+}
+
+TEST_CASE("the stub answers for a thread whose identity it knows", "[platform][entry][answers]") {
+  Guest guest(TheMachine(), code_entry_ids());
+  platform::Identity identity{.pid = 77,
+                              .tid = 78,
+                              .parent = 5,
+                              .process_group = 6,
+                              .uid = 1000,
+                              .effective_uid = 0xfffffffe,
+                              .gid = 1002,
+                              .effective_gid = 1003};
+  guest.context().SetIdentity(&identity);
+  Registers registers = guest.Start();
+  registers.rdi = kData;
+  registers.rsi = 1;
+  for (int round = 0; round < 3; round++) {
+    identity.parent = 5 + round;
+    guest.context().SetIdentity(&identity);
+    const Event event = guest.Switch(registers);
+    REQUIRE(event.kind == EventKind::kSyscall);
+    REQUIRE(registers.orig_rax == 200);
+    const uint64_t* answers = guest.Data<uint64_t>();
+    CHECK(answers[0] == 77);
+    CHECK(answers[1] == 78);
+    CHECK(answers[2] == 5 + static_cast<uint64_t>(round));
+    CHECK(answers[3] == 6);
+    CHECK(answers[4] == 1000);
+    CHECK(answers[5] == 0xfffffffe);
+    CHECK(answers[6] == 1002);
+    CHECK(answers[7] == 1003);
+    CHECK(answers[8] == 0);
+    CHECK((registers.rbx & kArithmetic) == 0x44);
+    CHECK(registers.rdi == kData);
+  }
+  guest.context().SetIdentity(nullptr);
+  REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+  CHECK(registers.orig_rax == 39);
+  CHECK(registers.rdi == kData);
+}
+
+TEST_CASE("a thread that another context takes over has its answers",
+          "[platform][entry][answers]") {
+  Guest guest(TheMachine(), code_entry_ids());
+  const platform::Identity identity{.pid = 1, .tid = 2};
+  guest.context().SetIdentity(&identity);
+  Registers registers = guest.Start();
+  registers.rdi = kData;
+  REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+  CHECK(registers.orig_rax == 200);
+  Guest elsewhere(guest.machine(), code_entry_ids());
+  registers.rip = kCode;
+  REQUIRE(guest.context().Switch(elsewhere.space(), registers).kind == EventKind::kSyscall);
+  CHECK(registers.orig_rax == 200);
+  CHECK(elsewhere.Data<uint64_t>()[1] == 2);
+  auto other = guest.machine().platform().NewContext().value();
+  Registers fresh = guest.Start();
+  fresh.rdi = kData;
+  REQUIRE(other->Switch(guest.space(), fresh).kind == EventKind::kSyscall);
+  CHECK(fresh.orig_rax == 39);
+}
+
+TEST_CASE("a futex wait whose word has changed is answered, others are not",
+          "[platform][entry][answers]") {
+  Guest guest(TheMachine(), code_entry_futex());
+  const platform::Identity identity{.pid = 1, .tid = 2};
+  guest.context().SetIdentity(&identity);
+  guest.Data<uint32_t>()[0] = 5;
+  Registers registers = guest.Start();
+  const auto call = [&](uint64_t word, uint64_t op, uint64_t value, uint64_t timeout) {
+    registers.rip = kCode;
+    registers.rax = SYS_futex;
+    registers.rdi = word, registers.rsi = op, registers.rdx = value, registers.r10 = timeout;
+    REQUIRE(guest.Switch(registers).kind == EventKind::kSyscall);
+    CHECK(registers.rdi == word);
+    CHECK(registers.rsi == op);
+    CHECK(registers.rdx == value);
+    return registers.orig_rax;
+  };
+  CHECK(call(kData, 0, 4, 0) == 200);
+  CHECK(registers.rbx == static_cast<uint64_t>(-EAGAIN));
+  CHECK(call(kData, 128, 4, 0) == 200);
+  CHECK(call(kData, 0, 5, 0) == SYS_futex);
+  CHECK(call(kData, 0, 4, kData) == SYS_futex);
+  CHECK(call(kData, 1, 4, 0) == SYS_futex);
+  CHECK(call(kData, 9, 4, 0) == SYS_futex);
+  CHECK(call(kData + 1, 0, 4, 0) == SYS_futex);
+  CHECK(call(0x1000, 0, 4, 0) == SYS_futex);  // A fault.
+  CHECK(call(uint64_t{1} << 63, 0, 4, 0) == SYS_futex);
+}
+
+TEST_CASE("interrupts of calls that the stub answers lose nothing",
+          "[platform][entry][answers][interrupt]") {
+  Guest guest(TheMachine(), code_entry_answered());
+  const platform::Identity identity{.pid = 77, .tid = 78};
+  guest.context().SetIdentity(&identity);
+  Registers registers = guest.Start();
+  registers.rbp = 0x4711;
+  std::atomic<bool> stop = false;
+  std::thread interrupter([&] {
+    uint32_t pause = 0;
+    while (!stop) {
+      guest.context().Interrupt();
+      pause = pause * 1664525 + 1013904223;
+      for (uint32_t i = 0; i < pause >> 20; i++) asm volatile("");
+    }
+  });
+  int interrupted = 0;
+  int asked = 0;
+  registers.r13 = ~uint64_t{0} >> 1;
+  bool good = true;
+  for (int i = 0; i < 20000 && good; i++) {
+    const Event event = guest.Switch(registers);
+    if (event.kind == EventKind::kInterrupted) {
+      interrupted++;
+    } else if (event.kind == EventKind::kSyscall) {
+      // Caught in the stub: then it is the sentry's to answer.
+      asked++;
+      good = registers.orig_rax == 39 || registers.orig_rax == SYS_sched_yield;
+      registers.rax = registers.orig_rax == 39 ? 77 : 0;
+    } else {
+      good = false;
+    }
+    good = good && registers.rsp == kStackTop && registers.rbp == 0x4711 &&
+           registers.rip >= kCode && registers.rip < kCode + kPage;
+  }
+  stop = true;
+  interrupter.join();
+  CHECK(good);
+  CHECK(interrupted > 0);
+  CHECK(asked > 0);
+  CHECK(registers.r12 > 0);
+}
+
+TEST_CASE("guest code cannot write what the stub answers from", "[platform][entry][answers]") {
+  Guest guest(TheMachine(), code_store_to());
+  Registers registers = guest.Start();
+  for (const uint64_t address : {STUB_TEXT, STUB_DATA, STUB_COMMAND, STUB_ANSWERS}) {
+    registers.rip = kCode;
+    registers.rdi = address;
+    const Event event = guest.Switch(registers);
+    REQUIRE(event.kind == EventKind::kFault);
+    CHECK(event.access == platform::kAccessWrite);
+    CHECK(event.address == address);
+  }
 }
 
 }  // namespace

@@ -639,6 +639,38 @@ TEST_CASE("a host thread may use all CPUs when its context is gone, whoever made
   CHECK(equal);
 }
 
+TEST_CASE("an address space that is retired is out of reach when it says so", "[platform][death]") {
+  Machine& machine = EachMachine();
+  std::atomic<int> gone = 0;
+  std::vector<std::unique_ptr<Guest>> guests;
+  for (int i = 0; i < 50; i++) {
+    guests.push_back(std::make_unique<Guest>(machine, code_syscall_loop()));
+    platform::Registers registers = guests.back()->Start();
+    guests.back()->Switch(registers);
+    Guest* guest = guests.back().get();
+    machine.platform().Retire(guest->space(), [guest, &gone] {
+      if (guest->space().Unmap(kData, kPage).error() == ESRCH) gone++;
+    });
+  }
+  machine.platform().AwaitRetired();
+  CHECK(gone == 50);
+  guests.front()->space().End();
+}
+
+TEST_CASE("an address space is as good as new, or says that it is not", "[platform][memory]") {
+  Machine& machine = EachMachine();
+  Guest guest(machine, code_syscall_loop());
+  platform::Registers registers = guest.Start();
+  CHECK(guest.Switch(registers).kind == platform::EventKind::kSyscall);
+  REQUIRE(guest.space().Reset());
+  registers = guest.Start();
+  CHECK(guest.Switch(registers).kind == platform::EventKind::kFault);
+  std::unique_ptr<platform::Context> second = machine.platform().NewContext().value();
+  registers = guest.Start();
+  CHECK(second->Switch(guest.space(), registers).kind == platform::EventKind::kFault);
+  CHECK_FALSE(guest.space().Reset());
+}
+
 TEST_CASE("a thousand address spaces live at the same time", "[platform]") {
   Machine& machine = EachMachine();
   std::vector<std::unique_ptr<platform::AddressSpace>> spaces;

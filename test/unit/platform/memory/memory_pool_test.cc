@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "catch2/catch.hpp"
+#include "platform/memory/memfd_pool.h"
 
 namespace {
 
@@ -27,6 +28,7 @@ std::unique_ptr<MemoryPool> NewPool(uint64_t bytes_max = uint64_t{1} << 44) {
 TEST_CASE("a new pool holds nothing", "[memory]") {
   auto pool = NewPool();
   CHECK(pool->allocated_bytes() == 0);
+  static_cast<platform::MemfdPool&>(*pool).Trim();
   CHECK(pool->resident_bytes() == 0);
   CHECK(pool->fd() >= 0);
 }
@@ -37,6 +39,7 @@ TEST_CASE("pages read as zero, also when they are given out again", "[memory]") 
   memset(pool->Window(first).data(), 0x5a, first.size());
   CHECK(pool->resident_bytes() == 2 * kPage);
   pool->DropReference(first);
+  static_cast<platform::MemfdPool&>(*pool).Trim();
   CHECK(pool->resident_bytes() == 0);
   CHECK(pool->allocated_bytes() == 0);
   const PoolRange second = pool->Allocate(2 * kPage).value();
@@ -199,6 +202,7 @@ TEST_CASE("threads never get the same page", "[memory]") {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(errors == 0);
+  static_cast<platform::MemfdPool&>(*pool).Trim();
   CHECK(pool->resident_bytes() == 0);
 }
 

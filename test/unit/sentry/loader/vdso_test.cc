@@ -133,6 +133,7 @@ struct MappedVdso {
     auto pool_memory = sentry::MemoryManager::Create(platform, *pool, 0).value();
     address = vdso->MapInto(*pool_memory).value();
     memory = pool_memory;
+    CHECK_FALSE(memory->HandleFault(address, platform::kAccessRead).has_value());
     const auto entries = static_cast<test::FakeAddressSpace&>(memory->address_space()).Entries();
     base = static_cast<std::byte*>(
         mmap(nullptr, 4 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));

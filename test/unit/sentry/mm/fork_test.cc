@@ -32,6 +32,7 @@ TEST_CASE("a parent alone again gets its pages back in one step", "[mm][fork]") 
   {
     Guest child = sandbox.Fork(parent);
   }
+  parent.faults = 0;
   for (uint64_t page = 0; page < 256; page++) CHECK(parent.Store(at + page * kPage, 8));
   CHECK(parent.faults == 1);
   CHECK(sandbox.pool->allocated_bytes() == allocated);
@@ -88,6 +89,45 @@ TEST_CASE("mprotect does not give copy-on-write pages away", "[mm][fork]") {
   child.memory->Mprotect(at, 4 * kPage, PROT_READ | PROT_WRITE).value();
   CHECK(child.Store(at, 2));
   CHECK(parent.Load(at) == 1);
+}
+
+TEST_CASE("what is written after each fork is copied by the next one", "[mm][fork]") {
+  Sandbox sandbox;
+  Guest parent = sandbox.NewGuest();
+  const uint64_t at = parent.Map(64 * kPage);
+  for (uint64_t page = 0; page < 64; page++) parent.Store(at + page * kPage, 1);
+  {
+    Guest first(parent.memory->Fork(true).value());
+    CHECK(parent.Store(at + 20 * kPage, 2));
+    CHECK(parent.faults == 1);
+  }
+  Guest second(parent.memory->Fork(true).value());
+  parent.faults = 0;
+  CHECK(parent.Store(at + 20 * kPage, 3));
+  CHECK(parent.faults == 0);
+  CHECK(second.Load(at + 20 * kPage) == 2);
+  CHECK(second.Store(at + 20 * kPage, 4));
+  CHECK(second.faults == 0);
+  CHECK(parent.Load(at + 20 * kPage) == 3);
+  // The others are shared as ever.
+  CHECK(second.Store(at + 21 * kPage, 5));
+  CHECK(second.faults == 1);
+  CHECK(parent.Load(at + 21 * kPage) == 1);
+}
+
+TEST_CASE("many areas take part in a fork that copies", "[mm][fork]") {
+  Sandbox sandbox;
+  Guest parent = sandbox.NewGuest();
+  std::vector<uint64_t> areas;
+  for (int area = 0; area < 40; area++) areas.push_back(parent.Map(3 * kPage));
+  for (int round = 0; round < 4; round++) {
+    Guest child(parent.memory->Fork(true).value());
+    for (size_t i = 0; i < areas.size(); i++) {
+      const auto value = static_cast<uint8_t>(10 * round + 1);
+      CHECK(parent.Store(areas[i] + kPage, value));
+      CHECK(child.Load(areas[i] + kPage) == (round == 0 ? 0 : 10 * (round - 1) + 1));
+    }
+  }
 }
 
 // A random family of processes against a model that copies everything.

@@ -278,4 +278,88 @@ TEST_CASE("areas are reported in order with their names", "[mm]") {
   CHECK(guest.memory->Usage().resident_bytes >= kPage);
 }
 
+TEST_CASE("an area that is touched in sequence comes in few, growing steps", "[mm]") {
+  Sandbox sandbox;
+  Guest guest = sandbox.NewGuest();
+  constexpr uint64_t kPages = 8192;
+  const uint64_t at = guest.Map(kPages * kPage);
+  for (uint64_t page = 0; page < kPages; page++) REQUIRE(guest.Store(at + page * kPage, 1));
+  CHECK(guest.faults < 60);
+  // Elsewhere: all of it at once.
+  const uint64_t other = guest.Map(kPages * kPage);
+  guest.faults = 0;
+  for (uint64_t page = kPages - 1; page >= 97; page -= 97) guest.Store(other + page * kPage, 1);
+  CHECK(guest.faults == 1);
+}
+
+TEST_CASE("a new area hides what it replaces, however late it is shown", "[mm]") {
+  Sandbox sandbox;
+  Guest guest = sandbox.NewGuest();
+  constexpr uint64_t kBytes = uint64_t{4} << 20;
+  const uint64_t at = guest.Map(kBytes);
+  for (uint64_t page = 0; page < kBytes; page += kPage) guest.Store(at + page, 7);
+  guest.Map(kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, at);
+  for (uint64_t page = 0; page < kBytes; page += kPage) CHECK(guest.Load(at + page) == 0);
+  const auto file = std::make_shared<HostFile>(std::string(4 * kPage, 'f'));
+  MmapRequest request;
+  request.address = at + kPage;
+  request.length = 4 * kPage;
+  request.protection = PROT_READ | PROT_WRITE;
+  request.flags = MAP_PRIVATE | MAP_FIXED;
+  request.mappable = file;
+  REQUIRE(guest.memory->Mmap(request).ok());
+  CHECK(guest.Load(at) == 0);
+  CHECK(guest.Load(at + kPage) == 'f');
+  CHECK(guest.Store(at + 2 * kPage, 'g'));
+  CHECK(guest.Load(at + 2 * kPage) == 'g');
+  CHECK(file->Content() == std::string(4 * kPage, 'f'));
+}
+
+TEST_CASE("pieces of a file that a linker maps are shown in one step", "[mm]") {
+  Sandbox sandbox;
+  Guest guest = sandbox.NewGuest();
+  const auto file = std::make_shared<HostFile>(std::string(16 * kPage, 'f'));
+  const auto maps = guest.space().counters().maps;
+  const uint64_t at = guest.MapFile(file, 20 * kPage, PROT_READ, MAP_PRIVATE);
+  const auto piece = [&](uint64_t page, int protection) {
+    MmapRequest request;
+    request.address = at + page * kPage;
+    request.length = 4 * kPage;
+    request.protection = protection;
+    request.flags = MAP_PRIVATE | MAP_FIXED;
+    request.offset = page * kPage;
+    request.mappable = file;
+    REQUIRE(guest.memory->Mmap(request).ok());
+  };
+  piece(4, PROT_READ | PROT_EXEC);
+  piece(12, PROT_READ | PROT_WRITE);
+  CHECK(guest.space().counters().maps == maps);
+  // The end of the data, populated as any small area, takes the rest along.
+  guest.Map(4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+            at + 16 * kPage);
+  CHECK(guest.space().counters().maps > maps);
+  CHECK(guest.Store(at + 13 * kPage, 'x'));
+  CHECK(guest.Load(at) == 'f');
+  CHECK(guest.Load(at + 5 * kPage) == 'f');
+  CHECK(guest.Store(at + 17 * kPage, 'y'));
+  CHECK(guest.faults == 0);
+  guest.memory->Munmap(at, 20 * kPage).value();
+  CHECK_FALSE(guest.Load(at).has_value());
+  CHECK_FALSE(guest.Load(at + 17 * kPage).has_value());
+}
+
+TEST_CASE("a memory that takes over the address space of another finds it empty", "[mm]") {
+  Sandbox sandbox;
+  Guest guest = sandbox.NewGuest();
+  const uint64_t at = guest.Map(4 * kPage);
+  CHECK(guest.Store(at, 1));
+  Guest next(guest.memory->TakeOver(0));
+  CHECK_FALSE(next.Load(at).has_value());
+  CHECK(sandbox.pool->allocated_bytes() == 0);
+  const uint64_t own = next.Map(4 * kPage);
+  CHECK(next.Store(own, 2));
+  CHECK(guest.Read(at, 1).empty());
+  CHECK(guest.memory->TakeOver(0) == nullptr);
+}
+
 }  // namespace
