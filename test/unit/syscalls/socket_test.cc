@@ -217,7 +217,7 @@ TEST_CASE("TCP connects over loopback", "[syscalls][socket][inet]") {
   task.Poke(kLength, int32_t{16});
   REQUIRE(task.Call(SYS_getsockname, listener, kName, kLength) == 0);
   const int64_t client = task.Call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  REQUIRE(task.Call(SYS_connect, client, kName, 16) == 0);
+  CHECK(task.Call(SYS_connect, client, kName, 16) == -EINPROGRESS);
   const int64_t server = task.Call(SYS_accept, listener, 0, 0);
   REQUIRE(server >= 0);
   CHECK(Send(task, client, "ping") == 4);
