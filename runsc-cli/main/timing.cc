@@ -60,8 +60,8 @@ std::string TimingReport(int reader, uint64_t start_ns) {
   std::vector<Record> records;
   Record record{};
   while (read(reader, &record, sizeof(record)) == sizeof(record)) records.push_back(record);
-  std::stable_sort(records.begin(), records.end(),
-                   [](const Record& a, const Record& b) { return a.when_ns < b.when_ns; });
+  std::sort(records.begin(), records.end(),
+            [](const Record& a, const Record& b) { return a.when_ns < b.when_ns; });
   std::string report = "runsc: timing:   at us  + us  process  step\n";
   uint64_t before_ns = start_ns;
   for (const Record& each : records) {
