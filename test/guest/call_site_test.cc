@@ -418,7 +418,6 @@ TEST_CASE("forked and vforked children go on with hot sites") {
   }
 }
 
-std::atomic<int> steps = 0;
 std::vector<uint64_t>* stepped = nullptr;
 
 void OnStep(int, siginfo_t*, void* context) {
