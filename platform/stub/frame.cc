@@ -59,27 +59,9 @@ Event SyscallEvent(uint32_t arch, Registers& registers) {
 }
 
 void ToRegisters(const SignalRegisters& from, Registers& to) {
-  to.r15 = from.r15;
-  to.r14 = from.r14;
-  to.r13 = from.r13;
-  to.r12 = from.r12;
-  to.rbp = from.rbp;
-  to.rbx = from.rbx;
+  CopyUnclobbered(from, to);
   to.r11 = from.r11;
-  to.r10 = from.r10;
-  to.r9 = from.r9;
-  to.r8 = from.r8;
-  to.rax = from.rax;
   to.rcx = from.rcx;
-  to.rdx = from.rdx;
-  to.rsi = from.rsi;
-  to.rdi = from.rdi;
-  to.orig_rax = kNoSyscall;
-  to.rip = from.rip;
-  to.cs = kUserCs;
-  to.eflags = UserFlags(from.eflags);
-  to.rsp = from.rsp;
-  to.ss = kUserSs;
 }
 
 void FromRegisters(const Registers& from, SignalRegisters& to) {

@@ -84,6 +84,31 @@ Event FaultEvent(const SignalFrame& frame);
 // x86-64's (int 0x80), as on a host without 32-bit support. Updates rip, rax and orig_rax.
 Event SyscallEvent(uint32_t arch, Registers& registers);
 
+// All of a general register set but rcx, r11 and the bases: those that a system call leaves alone,
+// and rax.
+template <typename Saved>
+void CopyUnclobbered(const Saved& from, Registers& to) {
+  to.r15 = from.r15;
+  to.r14 = from.r14;
+  to.r13 = from.r13;
+  to.r12 = from.r12;
+  to.rbp = from.rbp;
+  to.rbx = from.rbx;
+  to.r10 = from.r10;
+  to.r9 = from.r9;
+  to.r8 = from.r8;
+  to.rax = from.rax;
+  to.rdx = from.rdx;
+  to.rsi = from.rsi;
+  to.rdi = from.rdi;
+  to.orig_rax = kNoSyscall;
+  to.rip = from.rip;
+  to.cs = kUserCs;
+  to.eflags = UserFlags(from.eflags);
+  to.rsp = from.rsp;
+  to.ss = kUserSs;
+}
+
 void ToRegisters(const SignalRegisters& from, Registers& to);
 void FromRegisters(const Registers& from, SignalRegisters& to);
 

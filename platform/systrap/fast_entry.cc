@@ -74,25 +74,7 @@ bool UndoFastEntry(const SignalRegisters& frame, const FastRegisters& context,
 }
 
 void ToRegisters(const FastRegisters& from, uint32_t command, Registers& to) {
-  to.r15 = from.r15;
-  to.r14 = from.r14;
-  to.r13 = from.r13;
-  to.r12 = from.r12;
-  to.rbp = from.rbp;
-  to.rbx = from.rbx;
-  to.r10 = from.r10;
-  to.r9 = from.r9;
-  to.r8 = from.r8;
-  to.rax = from.rax;
-  to.rdx = from.rdx;
-  to.rsi = from.rsi;
-  to.rdi = from.rdi;
-  to.orig_rax = kNoSyscall;
-  to.rip = from.rip;
-  to.cs = kUserCs;
-  to.eflags = UserFlags(from.eflags);
-  to.rsp = from.rsp;
-  to.ss = kUserSs;
+  CopyUnclobbered(from, to);
   const bool all = (command & COMMAND_ALL) != 0;
   to.rcx = all ? from.rcx : from.rip;
   to.r11 = all ? from.r11 : to.eflags;
