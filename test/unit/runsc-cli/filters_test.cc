@@ -12,6 +12,7 @@
 #include "catch2/catch.hpp"
 #include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/network_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace {
@@ -20,7 +21,8 @@ using platform::seccomp::CountAllowed;
 using platform::seccomp::Filter;
 
 TEST_CASE("every row has the number that belongs to its name", "[filters]") {
-  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+  for (const Filter& filter :
+       {runsc::SentryFilter({}), runsc::GoferFilter(), runsc::NetworkGoferFilter()}) {
     for (const auto& row : filter.rows) {
       char* const name =
           seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(row.number));
@@ -38,6 +40,7 @@ TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
   CHECK(CountAllowed(runsc::SentryFilter({.ptrace_platform = false})) <
         CountAllowed(runsc::SentryFilter({.ptrace_platform = true})));
   CHECK(CountAllowed(runsc::GoferFilter()) <= 35);
+  CHECK(CountAllowed(runsc::NetworkGoferFilter()) <= 35);
   CHECK(!platform::seccomp::Compile(runsc::SentryFilter({})).empty());
   CHECK(!platform::seccomp::Compile(runsc::GoferFilter()).empty());
 }
@@ -50,6 +53,7 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
       {runsc::SentryFilter({.ptrace_platform = false}), runsc::kSystrapSentryFilter},
       {runsc::SentryFilter({.ptrace_platform = true}), runsc::kPtraceSentryFilter},
       {runsc::GoferFilter(), runsc::kGoferFilter},
+      {runsc::NetworkGoferFilter(), runsc::kNetworkGoferFilter},
   };
   for (const auto& [table, compiled] : pairs) {
     const std::vector<sock_filter> program = platform::seccomp::Compile(table);
@@ -64,7 +68,8 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
 
 TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler",
           "[filters]") {
-  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+  for (const Filter& filter :
+       {runsc::SentryFilter({}), runsc::GoferFilter(), runsc::NetworkGoferFilter()}) {
     for (const auto& row : filter.rows) {
       if (row.action != platform::seccomp::kAllow) continue;
       CAPTURE(row.name, filter.process);
