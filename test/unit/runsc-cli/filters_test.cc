@@ -75,8 +75,13 @@ TEST_CASE("no table opens paths by name, starts programs, or hands over its viol
       CAPTURE(row.name, filter.process);
       for (const int number :
            {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork, SYS_vfork,
-            SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {
+            SYS_seccomp, SYS_unshare, SYS_mount}) {
         CHECK(row.number != static_cast<uint32_t>(number));
+      }
+      // Making and naming sockets is what the network gofer is for.
+      if (filter.process != "network gofer") {
+        CHECK(row.number != SYS_socket);
+        CHECK(row.number != SYS_connect);
       }
       if (row.number == SYS_rt_sigaction) CHECK(row.checks.size() == 1);
     }
