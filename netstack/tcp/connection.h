@@ -28,7 +28,7 @@ class Observer {
 class Connection final : public TimerTarget, private ControlBlock::Wire {
  public:
   struct Options {
-    FlowKey flow = {};             // local any: chosen. Ports are the caller's choice.
+    FlowKey flow = {};        // local any: chosen. Ports are the caller's choice.
     int interface_index = 0;  // 0: any.
     uint8_t hop_limit = 64;
     uint8_t traffic_class = 0;

@@ -110,6 +110,7 @@ class ControlBlock {
       10;                                 // Segments per round trip that need no larger buffer.
   static constexpr int kRetriesMax = 15;  // tcp_retries2
   static constexpr int kOrphanRetriesMax = 8;
+  static constexpr uint32_t kSackRoom = 4 + 8 * Options::kSackBlocksMax;
   static constexpr size_t kOutOfOrderNodesMax = 4096;
   static constexpr uint32_t kSuperPacketMax = 65535 - 128;
 

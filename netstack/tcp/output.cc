@@ -58,7 +58,10 @@ void ControlBlock::Emit(uint32_t sequence, uint8_t flags, uint32_t size) {
   out.acknowledgment = receive_next_;
   out.flags = flags | kAck;
   out.options = DataOptions();
-  if (!out_of_order_.empty() || duplicate_) FillSacks(out.options);
+  // A full segment has no room for blocks: the acknowledgment with them goes by itself.
+  const bool wants_sacks = use_sack_ && (!out_of_order_.empty() || duplicate_);
+  const bool has_sacks = wants_sacks && size + kSackRoom <= send_mss_;
+  if (has_sacks) FillSacks(out.options);
   out.window = static_cast<uint16_t>(std::min(SelectWindow() >> receive_scale_, 65535u));
   out.mss = send_mss_;
   out.size = size;
@@ -80,7 +83,7 @@ void ControlBlock::Emit(uint32_t sequence, uint8_t flags, uint32_t size) {
   segments_out_ += size > send_mss_ ? (size + send_mss_ - 1) / send_mss_ : 1;
   receive_acked_ = receive_next_;
   unacked_in_ = 0;
-  ack_now_ = false;
+  ack_now_ = ack_now_ && wants_sacks && !has_sacks;
   delayed_ack_at_ = kNever;
   wire_.Transmit(out);
 }

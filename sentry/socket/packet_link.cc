@@ -117,8 +117,7 @@ void PacketLink::ReceiveAll() {
     if (!slab || !slab.unique()) slab = SlabRef::New(kFrameBytesMax);
     virtio_net_hdr header = {};
     sockaddr_ll from = {};
-    std::array<iovec, 2> parts = {
-        {{&header, sizeof(header)}, {slab->data(), slab->capacity()}}};
+    std::array<iovec, 2> parts = {{{&header, sizeof(header)}, {slab->data(), slab->capacity()}}};
     msghdr message = {};
     message.msg_name = &from;
     message.msg_namelen = sizeof(from);

@@ -1,9 +1,9 @@
 #pragma once
 
-// A link of netstack over a packet socket of the host (packet(7)), or a tap: one descriptor that was
-// opened, bound and set up before the filter (PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING). Each frame has
-// a virtio header in front, so checksums and segmentation are left to the host where it does them
-// and super-packets come whole.
+// A link of netstack over a packet socket of the host (packet(7)), or a tap: one descriptor that
+// was opened, bound and set up before the filter (PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING). Each
+// frame has a virtio header in front, so checksums and segmentation are left to the host where it
+// does them and super-packets come whole.
 //
 // One thread waits in recvmsg. Sending is sendmsg that does not wait: what the host has no room for
 // is lost, as on any link.

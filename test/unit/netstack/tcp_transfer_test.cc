@@ -86,6 +86,31 @@ Pair Establish(test::Simulator& net, bool v4 = true, const tcp::Settings& settin
   return pair;
 }
 
+// For a failure's message.
+std::string Describe(Connection& connection) {
+  const auto info = connection.GetInfo();
+  const auto status = connection.GetStatus();
+  std::string text;
+  const auto add = [&](const char* name, int64_t value) {
+    text += std::string(name) + " " + std::to_string(value) + " ";
+  };
+  add("state", static_cast<int>(info.state));
+  add("error", status.error);
+  add("repair", info.congestion_state);
+  add("in-flight", info.send_next - info.send_unacknowledged);
+  add("queued", info.send_queued);
+  add("unread", info.receive_queued);
+  add("cwnd", info.cwnd);
+  add("window", info.send_window);
+  add("own-window", info.receive_window);
+  add("lost", info.lost_segments);
+  add("sacked", info.sacked_segments);
+  add("retries", info.retransmits);
+  add("rto-ms", info.rto_ns / 1'000'000);
+  add("retransmitted", info.total_retransmits);
+  return text;
+}
+
 // Both directions at once; returns the simulated seconds.
 double Transfer(test::Simulator& net, Pair& pair, size_t bytes) {
   Writer up{*pair.client, bytes};
@@ -102,7 +127,8 @@ double Transfer(test::Simulator& net, Pair& pair, size_t bytes) {
         return up_end.Done() && down_end.Done();
       },
       int64_t{3600} * kNsPerSecond);
-  CAPTURE(up_end.total, down_end.total, up.left, down.left);
+  CAPTURE(up_end.total, down_end.total, up.left, down.left, Describe(*pair.client),
+          Describe(*pair.server));
   REQUIRE(done);
   CHECK(up_end.total == bytes);
   CHECK(up_end.hash == up.hash);
