@@ -185,9 +185,8 @@ class Applier {
     Cpu();
     if (!r.cpus.empty()) Write("cpuset", "cpuset.cpus", "cpuset.cpus", r.cpus);
     if (!r.mems.empty()) Write("cpuset", "cpuset.mems", "cpuset.mems", r.mems);
-    // Zero means that nothing was asked for; below that, no limit. What the sandbox itself needs
-    // (sentry, gofer, supervisor and their threads) is no business of the guest, whose processes
-    // the sentry counts: the host's limit only has to stop a sandbox that has broken out of itself.
+    // Not pids: the guest's processes are counted by the sentry (BootConfig::tasks_max); the threads
+    // of the sandbox's own are no business of theirs.
     if (r.blkio_weight && *r.blkio_weight != 0) {
       Write("blkio", "blkio.weight", "io.weight", absl::StrCat(*r.blkio_weight));
     }
