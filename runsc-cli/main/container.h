@@ -62,7 +62,9 @@ class Container {
 const char* StatusName(ContainerStatus status);
 
 // The id of the supervisor's process, whose parent is the caller. After a failure nothing is left.
-absl::StatusOr<pid_t> CreateContainer(const cmd::OciOptions& options, const oci::Logrus& log);
+// `foreground`: the caller stays, so its own terminal may be the container's.
+absl::StatusOr<pid_t> CreateContainer(const cmd::OciOptions& options, const oci::Logrus& log,
+                                      bool foreground);
 // The status that the command exits with.
 int ExecInContainer(const cmd::OciOptions& options, const oci::Logrus& log);
 int RunOciCommand(const std::string& command, const cmd::OciOptions& options);

@@ -68,7 +68,8 @@ bool HasLimits(const oci::Resources& r) {
 
 class Creator {
  public:
-  Creator(const cmd::OciOptions& options, const oci::Logrus& log) : options_(options), log_(log) {}
+  Creator(const cmd::OciOptions& options, const oci::Logrus& log, bool foreground)
+      : options_(options), log_(log), foreground_(foreground) {}
 
   absl::StatusOr<pid_t> Run() {
     if (absl::Status status = Load(); !status.ok()) return status;
@@ -92,7 +93,7 @@ class Creator {
     if (!spec.ok()) return spec.status();
     spec_ = *std::move(spec);
     if (!spec_.process) return absl::InvalidArgumentError("process: must be set");
-    if (spec_.process->terminal && options_.console_socket.empty()) {
+    if (spec_.process->terminal && options_.console_socket.empty() && !foreground_) {
       return absl::InvalidArgumentError(
           "cannot allocate tty if runsc will detach without setting console socket");
     }
@@ -112,8 +113,11 @@ class Creator {
     setup.console_socket = options_.console_socket;
     BootConfig& config = setup.sandbox.config;
     AddStdio(config);
-    config.stdio_terminals = config.terminal ? 7 : 0;
-    if (config.terminal) config.stdio_open = 7;
+    if (!config.terminal) config.stdio_terminals = 0;
+    if (!options_.console_socket.empty()) config.stdio_terminals = config.stdio_open = 7;
+    if (config.terminal && (config.stdio_terminals & 1) == 0) {
+      return absl::InvalidArgumentError("the input device is not a terminal");
+    }
     if (absl::Status status = Record(composed->rootfs); !status.ok()) return status;
     if (absl::Status status = MakeCgroups(); !status.ok()) return status;
     setup.cgroups = cgroups_;
@@ -260,6 +264,7 @@ class Creator {
 
   const cmd::OciOptions& options_;
   const oci::Logrus& log_;
+  const bool foreground_;
   std::string bundle_;
   oci::Spec spec_;
   std::optional<oci::ContainerDir> directory_;
@@ -271,8 +276,9 @@ class Creator {
 
 }  // namespace
 
-absl::StatusOr<pid_t> CreateContainer(const cmd::OciOptions& options, const oci::Logrus& log) {
-  return Creator(options, log).Run();
+absl::StatusOr<pid_t> CreateContainer(const cmd::OciOptions& options, const oci::Logrus& log,
+                                      bool foreground) {
+  return Creator(options, log, foreground).Run();
 }
 
 }  // namespace runsc

@@ -1,6 +1,7 @@
 #include "runsc-cli/main/guest_process.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,9 +12,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "runsc-cli/main/launch.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/host/host_file.h"
+#include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/vfs/fd_table.h"
 #include "sentry/vfs/inode.h"
 
@@ -97,16 +101,6 @@ absl::StatusOr<sentry::ProcessArguments> GuestProcess::MakeArguments() const {
     process.limits.emplace_back(resource, sentry::ResourceLimit{limit.rlim_cur, limit.rlim_max});
   }
   process.terminal = terminal_;
-  if (!config_.seccomp.empty()) {
-    std::vector<sentry::BpfInstruction> program(config_.seccomp.size() /
-                                                sizeof(sentry::BpfInstruction));
-    memcpy(program.data(), config_.seccomp.data(), program.size() * sizeof(sentry::BpfInstruction));
-    auto filter = sentry::SeccompFilter::Make(std::move(program), nullptr);
-    if (!filter.ok()) {
-      return absl::InvalidArgumentError("linux.seccomp: the profile's program is too long");
-    }
-    process.seccomp = std::move(filter).value();
-  }
   return process;
 }
 
@@ -141,10 +135,35 @@ GuestProcess::Failure GuestProcess::Start() {
   absl::Status status = process.status();
   if (status.ok()) status = OpenStdio(*process->fds);
   if (!status.ok()) return {kOwnFailure, std::string(status.message())};
-  const Result<int32_t> pid = kernel_.CreateProcess(*process);
+  const Result<int32_t> pid =
+      config_.seccomp.empty() ? kernel_.CreateProcess(*process) : CreateFiltered(*process);
   if (!pid.ok()) return FailToExecute(pid.error());
   pid_ = pid.value();
   return {};
+}
+
+// The filter holds from the program's first instruction: until it is there nothing runs.
+Result<int32_t> GuestProcess::CreateFiltered(const sentry::ProcessArguments& arguments) {
+  std::vector<sentry::BpfInstruction> program(config_.seccomp.size() /
+                                              sizeof(sentry::BpfInstruction));
+  memcpy(program.data(), config_.seccomp.data(), program.size() * sizeof(sentry::BpfInstruction));
+  static absl::Mutex one_at_a_time(absl::kConstInit);
+  const absl::MutexLock lock(&one_at_a_time);
+  const bool was_paused = kernel_.IsPaused();
+  if (!was_paused) kernel_.Pause();
+  Result<int32_t> pid = kernel_.CreateProcess(arguments);
+  if (pid.ok()) {
+    const sentry::TaskRef task = kernel_.pids().FindTask(pid.value());
+    const Result<int32_t> added =
+        task == nullptr ? base::Errno(ESRCH)
+                        : sentry::Seccomp::AddFilter(*task, std::move(program), false);
+    if (!added.ok()) {
+      (void)kernel_.SignalProcess(pid.value(), SIGKILL).ok();
+      pid = added.error();
+    }
+  }
+  if (!was_paused) kernel_.Resume();
+  return pid;
 }
 
 int GuestProcess::WaitForExit() {

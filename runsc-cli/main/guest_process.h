@@ -54,6 +54,7 @@ class GuestProcess {
   absl::Status OpenStdio(sentry::FdTable& table);
   base::Result<sentry::FileRef> OpenConsole();
   absl::StatusOr<sentry::ProcessArguments> MakeArguments() const;
+  base::Result<int32_t> CreateFiltered(const sentry::ProcessArguments& arguments);
   Failure FailToExecute(base::Errno error) const;
 
   sentry::Kernel& kernel_;

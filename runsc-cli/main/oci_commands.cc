@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -15,7 +16,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <map>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -26,6 +27,7 @@
 #include "runsc-cli/main/container.h"
 #include "runsc-cli/main/features.h"
 #include "runsc-cli/main/oci_update.h"
+#include "runsc-cli/main/terminal.h"
 
 namespace runsc {
 namespace {
@@ -40,7 +42,7 @@ absl::Status Print(const std::string& text) {
 }
 
 absl::Status Create(const OciOptions& options, const oci::Logrus& log) {
-  const auto pid = CreateContainer(options, log);
+  const auto pid = CreateContainer(options, log, /*foreground=*/false);
   if (pid.ok()) return absl::OkStatus();
   return absl::Status(pid.status().code(),
                       absl::StrCat("runsc create failed: ", pid.status().message()));
@@ -253,8 +255,19 @@ absl::Status WriteSpec(const OciOptions& options) {
   return absl::OkStatus();
 }
 
+void SendWindowSize(const Container& container) {
+  winsize size{};
+  auto client = ControlClient::Connect(container.directory());
+  if (!client.ok() || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) != 0) return;
+  // One that is lost is mended by the next.
+  (void)SendFrame(client->fd(), FrameKind::kWindowSize,
+                  PackWindowSize(size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel))
+      .ok();
+}
+
 // In the foreground: signals go in, the status comes out.
-int SuperviseRun(Container& container, pid_t pid, const base::Fd& signals) {
+int SuperviseRun(Container& container, pid_t pid, const base::Fd& signals, Terminal* terminal) {
+  if (terminal != nullptr) SendWindowSize(container);
   while (true) {
     int status = 0;
     if (waitpid(pid, &status, WNOHANG) == pid) {
@@ -265,9 +278,12 @@ int SuperviseRun(Container& container, pid_t pid, const base::Fd& signals) {
     signalfd_siginfo info{};
     while (read(signals.get(), &info, sizeof(info)) == sizeof(info)) {
       const int signal = static_cast<int>(info.ssi_signo);
-      if (signal == SIGCHLD || signal == SIGPIPE || signal == SIGURG || signal == SIGWINCH) {
+      if (signal == SIGWINCH && terminal != nullptr) SendWindowSize(container);
+      if (signal == SIGCHLD || signal == SIGPIPE || signal == SIGURG || signal == SIGWINCH ||
+          signal == SIGTTIN || signal == SIGTTOU) {
         continue;
       }
+      if (signal == SIGCONT && terminal != nullptr) terminal->Acquire();
       // One that has ended is noticed by SIGCHLD.
       (void)container.Kill(signal, false);
     }
@@ -289,7 +305,7 @@ int Run(const OciOptions& options, const oci::Logrus& log) {
     sigprocmask(SIG_SETMASK, &set, nullptr);
     signals = base::Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   }
-  const auto pid = CreateContainer(options, log);
+  const auto pid = CreateContainer(options, log, /*foreground=*/!options.detach);
   if (!pid.ok()) return fail(pid.status());
   auto container = Container::Open(StateRoot(options), options.id);
   if (!container.ok()) return fail(container.status());
@@ -300,7 +316,16 @@ int Run(const OciOptions& options, const oci::Logrus& log) {
     return fail(started);
   }
   if (options.detach) return 0;
-  const int status = SuperviseRun(*container, *pid, signals);
+  std::optional<Terminal> terminal;
+  if (options.console_socket.empty() && isatty(STDIN_FILENO) != 0) {
+    const auto spec = container->Spec();
+    if (spec.ok() && spec->process->terminal) {
+      terminal.emplace(STDIN_FILENO);
+      terminal->Acquire();
+    }
+  }
+  const int status = SuperviseRun(*container, *pid, signals, terminal ? &*terminal : nullptr);
+  terminal.reset();
   if (!options.keep) {
     const absl::Status deleted = container->Delete(true, log);
     if (!deleted.ok()) log.Warning(base::Std(deleted.message()));

@@ -50,6 +50,7 @@ int Help(std::span<const std::string> arguments) {
   const std::string& topic = arguments[0];
   if (topic == "do") return Print(cmd::DoText());
   if (topic == "filters" || topic == "syscalls") return PrintTable(topic);
+  if (const std::string text = cmd::CommandText(topic); !text.empty()) return Print(text);
   return Complain("no help on \"" + topic + "\"; there is: do, filters, syscalls");
 }
 
@@ -81,6 +82,10 @@ int RunscMain(int argc, char** argv) {
     const auto options = cmd::ParseDo(operands, common);
     if (!options.ok()) return Complain(std::string(options.status().message()));
     return RunDo(*options, start_ns);
+  }
+  if (command == "completion") {
+    if (operands.size() == 1 && operands[0] == "bash") return Print(cmd::CompletionText());
+    return Complain("\"completion\" takes the name of a shell: bash");
   }
   if (command == "install") return InstallRuntime(operands);
   if (command == "uninstall") return UninstallRuntime(operands);

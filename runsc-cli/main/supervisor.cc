@@ -25,6 +25,7 @@ namespace {
 constexpr int kLeanAfterMs = 1000;
 constexpr size_t kClientsMax = 4000;
 constexpr int kKilled = 128 + SIGKILL;
+constexpr int kCreateWaitMs = 60'000;
 
 class Supervisor : public Sandbox {
  public:
@@ -35,6 +36,9 @@ class Supervisor : public Sandbox {
   absl::Status Prepare();
   // Until the end. The exit status.
   int Supervise();
+  // A sandbox that has failed before it was on record stays until `create` has taken notice: its
+  // hooks still look at this process's namespaces.
+  void AwaitCreate();
   void Fail(std::string_view line) {
     (void)SendFrame(setup_.report.get(), FrameKind::kFailed, kOwnFailure, line).ok();
   }
@@ -70,6 +74,11 @@ class Supervisor : public Sandbox {
   Client* Find(uint32_t id);
   void Finish(int status);
   void SendWindowSize();
+  // For lack of memory the kernel chooses its victim among all processes of the sandbox; the others
+  // follow, with stories of their own.
+  int StatusOfFailure(int otherwise) const {
+    return oci::OomKills(setup_.cgroups) > 0 ? kKilled : otherwise;
+  }
 
   SupervisorSetup setup_;
   const oci::ContainerDir& directory_;
@@ -194,7 +203,7 @@ void Supervisor::OnFrame(const Frame& frame) {
       if (Client* const starter = Find(starter_)) Reply(*starter, EINVAL, Printable(frame.text));
       starter_ = 0;
       Fail(Printable(frame.text));
-      Finish(value >= 125 && value <= 127 ? static_cast<int>(value) : kOwnFailure);
+      Finish(StatusOfFailure(value >= 125 && value <= 127 ? static_cast<int>(value) : kOwnFailure));
       return;
     case FrameKind::kExecExited:
     case FrameKind::kExecFailed:
@@ -217,7 +226,7 @@ void Supervisor::OnFailure(const std::string& line) {
   Fail(line);
   const siginfo_t& end = sentry().end;
   const bool killed = sentry().ended && end.si_code == CLD_KILLED && end.si_status == SIGKILL;
-  Finish(killed ? kKilled : kOwnFailure);
+  Finish(StatusOfFailure(killed ? kKilled : kOwnFailure));
 }
 
 void Supervisor::OnReport() {
@@ -330,6 +339,11 @@ void Supervisor::OnPause(Client& client, bool pause) {
   Forward(client, frame);
 }
 
+void Supervisor::AwaitCreate() {
+  pollfd end{setup_.report.get(), POLLIN, 0};
+  if (setup_.report) poll(&end, 1, kCreateWaitMs);
+}
+
 int Supervisor::Supervise() {
   bool lean = setup_.sandbox.config.debug;
   std::vector<pollfd> fds;
@@ -377,6 +391,7 @@ void RunSupervisor(SupervisorSetup setup, const oci::ContainerDir& directory,
     } else {
       supervisor.Fail(base::Std(prepared.message()));
     }
+    supervisor.AwaitCreate();
   }
   _exit(status);
 }

@@ -160,7 +160,6 @@ base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, boo
   init.group->external_ = true;
   init.group->oom_score_adjust_.store(arguments.oom_score_adjust);
   const auto task = std::make_shared<Task>(*this, std::move(init));
-  if (arguments.seccomp != nullptr) Seccomp::StartWithLocked(*task, arguments.seccomp);
   pids_->InsertLocked(task, nullptr, 0);
   if (arguments.terminal != nullptr) {
     Session& session = *task->group().process_group_->session;

@@ -65,7 +65,6 @@ struct ProcessArguments {
   std::vector<std::pair<int, ResourceLimit>> limits;  // RLIMIT_* that differ from the defaults.
   std::shared_ptr<ControllingTerminal> terminal;      // Of the new session; may be null.
   int32_t oom_score_adjust = 0;
-  std::shared_ptr<const SeccompFilter> seccomp;  // From the first call of its program on; or null.
 };
 
 // Counts of one user, shared by its processes (RLIMIT_SIGPENDING, RLIMIT_NPROC).

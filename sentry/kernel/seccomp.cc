@@ -204,12 +204,6 @@ Result<int32_t> Seccomp::AddFilter(Task& task, std::vector<BpfInstruction> progr
   return 0;
 }
 
-void Seccomp::StartWithLocked(Task& task, std::shared_ptr<const SeccompFilter> filter) {
-  task.seccomp_.owner = std::move(filter);
-  task.seccomp_.current.store(task.seccomp_.owner.get(), std::memory_order_relaxed);
-  task.seccomp_.mode.store(SECCOMP_MODE_FILTER, std::memory_order_release);
-}
-
 void Seccomp::InheritLocked(const Task& parent, Task& child) {
   child.seccomp_.owner = parent.seccomp_.owner;
   child.seccomp_.current.store(child.seccomp_.owner.get(), std::memory_order_relaxed);

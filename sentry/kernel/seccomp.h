@@ -74,8 +74,6 @@ class Seccomp {
   // returned if there is one, and nothing has changed; else 0. EINVAL in strict mode.
   static base::Result<int32_t> AddFilter(Task& task, std::vector<BpfInstruction> program,
                                          bool all_threads);
-  // A new task from outside starts with `filter`. Tree lock held.
-  static void StartWithLocked(Task& task, std::shared_ptr<const SeccompFilter> filter);
   // A new task starts with what its parent has. Tree lock held.
   static void InheritLocked(const Task& parent, Task& child);
 
