@@ -45,7 +45,7 @@ class Client {
                                std::span<const uint8_t> value);
   base::Result<void> Shutdown(uint32_t handle, int how);
   void Close(uint32_t handle);
-  // Of the host's network namespace, when the gofer was started. At most kInterfaceEntriesMax.
+  // Of the host's network namespace, now. At most kInterfaceEntriesMax.
   std::vector<InterfaceEntry> Interfaces();
 
  private:
@@ -55,7 +55,5 @@ class Client {
   absl::Mutex mu_;
   const base::Fd socket_;  // A request and its reply are one turn, under mu_.
 };
-
-inline constexpr int32_t kInterfaceEntriesMax = 256;
 
 }  // namespace gofer::network

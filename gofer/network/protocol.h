@@ -51,8 +51,9 @@ struct Reply {
   std::span<const uint8_t> view() const { return std::span(data).first(data_bytes); }
 };
 
-// One address of an interface, or the interface itself (family 0), as it was when the gofer
-// started.
+inline constexpr int32_t kInterfaceEntriesMax = 256;
+
+// An interface (family 0), or one of its addresses. They are looked at when the first is asked for.
 struct InterfaceEntry {
   std::array<char, 16> name{};  // NUL-terminated.
   uint32_t index = 0;

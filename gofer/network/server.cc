@@ -1,20 +1,15 @@
 #include "gofer/network/server.h"
 
-#include <ifaddrs.h>
-#include <linux/rtnetlink.h>
-#include <net/if.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
-#include <netpacket/packet.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
-#include "gofer/network/client.h"
+#include "gofer/network/interface_list.h"
 #include "gofer/network/options.h"
 #include "platform/base/log.h"
 
@@ -27,82 +22,6 @@ using base::Result;
 // The sentry's own limit of descriptors is lower.
 constexpr size_t kSocketsMax = 65536;
 constexpr int kFlags = SOCK_NONBLOCK | SOCK_CLOEXEC;
-
-uint8_t PrefixLength(std::span<const uint8_t> mask) {
-  int bits = 0;
-  for (const uint8_t byte : mask) bits += std::popcount(byte);
-  return static_cast<uint8_t>(bits);
-}
-
-template <typename T>
-T As(const sockaddr* address) {
-  T value;
-  std::memcpy(&value, address, sizeof(value));
-  return value;
-}
-
-void FillAddress(const ifaddrs& from, InterfaceEntry& entry) {
-  if (from.ifa_addr->sa_family == AF_INET) {
-    const auto address = As<sockaddr_in>(from.ifa_addr);
-    std::memcpy(entry.address.data(), &address.sin_addr, sizeof(address.sin_addr));
-    if (from.ifa_netmask != nullptr) {
-      const auto mask = As<sockaddr_in>(from.ifa_netmask);
-      entry.prefix_length = PrefixLength(
-          std::span(reinterpret_cast<const uint8_t*>(&mask.sin_addr), sizeof(mask.sin_addr)));
-    }
-    const bool local = entry.address[0] == 127;
-    entry.scope = local ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
-  } else {
-    const auto address = As<sockaddr_in6>(from.ifa_addr);
-    std::memcpy(entry.address.data(), &address.sin6_addr, sizeof(address.sin6_addr));
-    if (from.ifa_netmask != nullptr) {
-      const auto mask = As<sockaddr_in6>(from.ifa_netmask);
-      entry.prefix_length = PrefixLength(
-          std::span(reinterpret_cast<const uint8_t*>(&mask.sin6_addr), sizeof(mask.sin6_addr)));
-    }
-    entry.scope = IN6_IS_ADDR_LOOPBACK(&address.sin6_addr)    ? RT_SCOPE_HOST
-                  : IN6_IS_ADDR_LINKLOCAL(&address.sin6_addr) ? RT_SCOPE_LINK
-                                                              : RT_SCOPE_UNIVERSE;
-  }
-  entry.family = from.ifa_addr->sa_family;
-}
-
-uint32_t MtuOf(int socket, const char* name) {
-  ifreq request = {};
-  std::strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
-  return ioctl(socket, SIOCGIFMTU, &request) == 0 ? static_cast<uint32_t>(request.ifr_mtu) : 0;
-}
-
-std::vector<InterfaceEntry> LookAtInterfaces() {
-  std::vector<InterfaceEntry> entries;
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) {
-    LOG_WARNING("cannot list the host's interfaces: errno %d; the guest will see none", errno);
-    return entries;
-  }
-  const base::Fd probe(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
-    if (each->ifa_addr == nullptr || each->ifa_name == nullptr) continue;
-    if (entries.size() >= static_cast<size_t>(kInterfaceEntriesMax)) break;
-    InterfaceEntry entry;
-    std::strncpy(entry.name.data(), each->ifa_name, entry.name.size() - 1);
-    entry.index = if_nametoindex(entry.name.data());
-    entry.flags = each->ifa_flags;
-    if (each->ifa_addr->sa_family == AF_PACKET) {
-      const auto link = As<sockaddr_ll>(each->ifa_addr);
-      entry.mtu = MtuOf(probe.get(), entry.name.data());
-      entry.hardware_type = link.sll_hatype;
-      std::copy_n(link.sll_addr, entry.hardware_address.size(), entry.hardware_address.begin());
-    } else if (each->ifa_addr->sa_family == AF_INET || each->ifa_addr->sa_family == AF_INET6) {
-      FillAddress(*each, entry);
-    } else {
-      continue;
-    }
-    entries.push_back(entry);
-  }
-  freeifaddrs(list);
-  return entries;
-}
 
 // An address for bind or connect: of the internet, or none (AF_UNSPEC dissolves an association).
 bool IsInternetAddress(std::span<const uint8_t> address, bool may_be_none) {
@@ -118,7 +37,9 @@ const sockaddr* AsSockaddr(const Request& request) {
 
 }  // namespace
 
-Server::Server(base::Fd socket) : socket_(std::move(socket)), interfaces_(LookAtInterfaces()) {}
+Server::Server(base::Fd socket)
+    : socket_(std::move(socket)),
+      netlink_(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) {}
 
 absl::Status Server::Run() {
   while (true) {
@@ -148,6 +69,7 @@ Result<Server::Answer> Server::Perform(const Request& request) {
   if (request.operation == Operation::kSocket) return MakeSocket(request);
   if (request.operation == Operation::kInterfaces) {
     const int32_t number = request.arguments[0];
+    if (number == 0) interfaces_ = ListInterfaces(netlink_.get());
     if (number < 0 || static_cast<size_t>(number) >= interfaces_.size()) return Errno(ENOENT);
     Answer answer;
     answer.data.resize(sizeof(InterfaceEntry));

@@ -17,8 +17,8 @@ namespace gofer::network {
 
 class Server {
  public:
-  // `socket`: the other end is the client's. Looks at the host's interfaces, for which it needs
-  // more of the host than a filter has to allow: call before that.
+  // `socket`: the other end is the client's. Makes a socket to ask for interfaces
+  // with, which no filter has to allow: call before that.
   explicit Server(base::Fd socket);
 
   // Until the client has gone (OK) or says what is no request.
@@ -38,7 +38,8 @@ class Server {
   base::Result<Answer> Remember(base::Fd fd);
 
   const base::Fd socket_;
-  const std::vector<InterfaceEntry> interfaces_;
+  const base::Fd netlink_;
+  std::vector<InterfaceEntry> interfaces_;  // As they were when entry 0 was asked for.
   absl::flat_hash_map<uint32_t, base::Fd> sockets_;
   uint32_t next_handle_ = 1;
 };

@@ -75,18 +75,7 @@ void AddChoice(Flags& flags, std::string name, std::string* value,
 
 void AddCommonFlags(Flags& flags, CommonOptions& options) {
   AddChoice(flags, "platform", &options.platform, {"auto", "systrap", "ptrace"});
-  flags.Custom("network", [&options](std::string_view text) -> absl::Status {
-    if (text == "host") {
-      return absl::InvalidArgumentError(
-          "does not take \"host\" yet: this build has no network but loopback; use --network=none");
-    }
-    if (text != "none" && text != "sandbox") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("takes none or sandbox, not \"", Absl(text), "\""));
-    }
-    options.network = text;
-    return absl::OkStatus();
-  });
+  AddChoice(flags, "network", &options.network, {"none", "host", "sandbox"});
   AddChoice(flags, "rewrite", &options.rewrite, {"on", "off"});
   flags.Text("debug-log", &options.debug_log);
   flags.Switch("strace", &options.strace);
@@ -112,13 +101,17 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("volume",
                [&options](std::string_view text) { return ParseVolume(text, options.volumes); });
 
-  AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer"});
+  AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer", "network"});
 
   const auto rest = flags.Parse(arguments);
   if (!rest.ok()) return rest.status();
   if (rest->empty()) {
     return absl::InvalidArgumentError(
         "\"do\" needs a program to run, as in: runsc do -- bash; see \"runsc help do\"");
+  }
+  if (options.common.network == "sandbox") {
+    return absl::InvalidArgumentError(
+        "flag --network=sandbox is for containers; \"do\" takes none (loopback only) or host");
   }
   if (!options.cwd.empty() && !options.cwd.starts_with('/')) {
     return absl::InvalidArgumentError(

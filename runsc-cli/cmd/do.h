@@ -17,7 +17,7 @@ namespace cmd {
 // Flags that may also stand before the command's name.
 struct CommonOptions {
   std::string platform = "auto";  // auto, systrap, ptrace
-  std::string network = "none";   // none
+  std::string network;            // none, host, sandbox; empty: the command's default.
   std::string debug_log;          // A directory; empty: no files.
   std::string rewrite = "on";     // on, off
   bool strace = false;

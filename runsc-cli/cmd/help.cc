@@ -36,9 +36,10 @@ Flags that may stand before any command, or after it:
   --platform=auto|systrap|ptrace   how guest code is run
   --rewrite=on|off                 turn system calls that systrap sees often into jumps (default: on)
   --strace                         log each system call with decoded arguments
-  --debug, --debug-log DIR         log more; write the logs of the three processes into DIR
+  --debug, --debug-log DIR         log more; write the logs of the sandbox's processes into DIR
   --timing                         say on standard error how long each step of the start took ("do")
-  --network=none                   loopback only
+  --network=none|host|sandbox      none: loopback only ("do"'s default); host: the network of whoever calls;
+                                   sandbox: the container's network namespace (a container's default)
 Other flags of gVisor's runsc are accepted with a warning.
 )";
 }
@@ -90,7 +91,7 @@ CMD cannot be executed, 127 if it is not found.
   --uid N, --gid N           run as this user and group (default: the caller's)
   --volume HOST:GUEST[:ro]   show the host's file or directory HOST at GUEST; what the guest writes
                              there stays, unless :ro is given; may be repeated
-  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none, --strace, --debug,
+  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none|host, --strace, --debug,
   --debug-log DIR, --timing
                              as in "runsc help"
 )";

@@ -152,6 +152,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.has_log);
   visit(config.timing);
   visit(config.single_owner_view);
+  visit(config.host_network);
   visit(config.provoke_violation);
   visit(config.host_name);
   visit(config.platform);

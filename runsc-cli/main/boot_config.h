@@ -79,8 +79,11 @@ struct BootConfig : ProcessConfig {
   // The caller is not root of the host: files of owners other than the caller's cannot be told
   // apart.
   bool single_owner_view = false;
-  // "sentry" or "gofer": that process makes a forbidden call once its filter is up (a test of the
-  // cages).
+  // Internet sockets are those of a network that the sandbox was started in, by way of a network
+  // gofer (kNetworkSocketFd).
+  bool host_network = false;
+  // "sentry", "gofer" or "network": that process makes a forbidden call once its filter is up (a
+  // test of the cages).
   std::string provoke_violation;
 
   // --- sentry

@@ -244,7 +244,8 @@ absl::StatusOr<Caged> StartCaged(const CageSpec& spec) {
   // A network namespace is by far the dearest: half a millisecond to make, and as much to undo.
   const int flags =
       CLONE_NEWPID | CLONE_NEWNS |
-      (spec.share_namespaces_of < 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0) |
+      (spec.share_namespaces_of < 0 ? CLONE_NEWIPC | CLONE_NEWUTS : 0) |
+      (spec.share_namespaces_of < 0 && spec.own_network_namespace ? CLONE_NEWNET : 0) |
       (spec.own_user_namespace ? CLONE_NEWUSER : 0) | CLONE_PIDFD | SIGCHLD;
   int pid_fd = -1;
   const long pid = syscall(SYS_clone, flags, nullptr, &pid_fd, nullptr, nullptr);

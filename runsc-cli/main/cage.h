@@ -29,6 +29,7 @@ struct CageSpec {
   // Open at this number: the process's own /proc/self/fd, cut out of /proc. -1: not wanted.
   int own_fds_directory_at = -1;
   bool own_user_namespace = true;
+  bool own_network_namespace = true;  // Else the one of the process that starts it.
   // A process (by pidfd) whose network, IPC and UTS namespaces this one shares, in place of
   // making more of them. Takes CAP_SYS_ADMIN, so only without an own user namespace.
   int share_namespaces_of = -1;

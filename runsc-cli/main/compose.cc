@@ -348,6 +348,7 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
     config.tasks_max =
         static_cast<uint32_t>(std::min<int64_t>(*spec.resources.pids_limit, 1 << 22));
   }
+  config.host_network = common.network != "none";
   config.platform = common.platform;
   config.rewrite = common.rewrite == "on";
   config.strace = common.strace;

@@ -123,8 +123,6 @@ class Creator {
     setup.cgroups = cgroups_;
     if (const oci::Namespace* const network = spec_.FindNamespace("network")) {
       setup.network_namespace = network->path;
-    } else if (geteuid() == 0) {
-      log_.Warning("the host's network is not available in the sandbox; it has loopback only");
     }
     auto listener = ListenIn(*directory_);
     if (!listener.ok()) return listener.status();

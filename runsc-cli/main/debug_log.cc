@@ -38,18 +38,21 @@ absl::Status Refused(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<DebugLogs> OpenDebugLogs(const std::string& directory) {
+absl::StatusOr<DebugLogs> OpenDebugLogs(const std::string& directory, bool network) {
   DebugLogs logs;
   if (directory.empty()) return logs;
   if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) return Refused(directory);
   const std::string prefix = absl::StrCat(directory, "/runsc.log.", TimeStamp(), ".");
   logs.sentry_path = absl::StrCat(prefix, "sentry.txt");
   logs.gofer_path = absl::StrCat(prefix, "gofer.txt");
+  logs.network_path = absl::StrCat(prefix, "network.txt");
   const std::string runsc_path = absl::StrCat(prefix, "runsc.txt");
   const std::pair<const std::string*, base::Fd*> files[] = {{&runsc_path, &logs.runsc},
                                                             {&logs.sentry_path, &logs.sentry},
-                                                            {&logs.gofer_path, &logs.gofer}};
+                                                            {&logs.gofer_path, &logs.gofer},
+                                                            {&logs.network_path, &logs.network}};
   for (const auto& [path, fd] : files) {
+    if (fd == &logs.network && !network) continue;
     *fd = base::Fd(open(path->c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644));
     if (*fd) continue;
     const absl::Status status = Refused(*path);

@@ -16,11 +16,13 @@ struct DebugLogs {
   base::Fd runsc;
   base::Fd sentry;
   base::Fd gofer;
+  base::Fd network;
   std::string sentry_path;
   std::string gofer_path;
+  std::string network_path;
 };
 
-// `directory` is made if it is missing; empty: no logs.
-absl::StatusOr<DebugLogs> OpenDebugLogs(const std::string& directory);
+// `directory` is made if it is missing; empty: no logs. `network`: there is a network gofer.
+absl::StatusOr<DebugLogs> OpenDebugLogs(const std::string& directory, bool network);
 
 }  // namespace runsc

@@ -84,7 +84,7 @@ void AddProcess(Rows& rows) {
 }  // namespace
 
 Filter NetworkGoferFilter() {
-  Filter filter{.process = "network gofer", .rows = {}, .otherwise = kTrap};
+  Filter filter{.process = "network-gofer", .rows = {}, .otherwise = kTrap};
   AddSockets(filter.rows);
   AddProcess(filter.rows);
   return filter;

@@ -144,6 +144,7 @@ absl::StatusOr<SandboxSpec> Prepare(const cmd::DoOptions& options) {
   config.debug = options.common.debug;
   config.has_log = !options.common.debug_log.empty();
   config.provoke_violation = options.provoke_violation;
+  config.host_network = options.common.network == "host";
   config.single_owner_view = !MayMakeNamespaces();
   return prepared;
 }

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "gofer/network/client.h"
 #include "gofer/protocol/client.h"
 #include "platform/base/log.h"
 #include "platform/base/strings.h"
@@ -28,6 +29,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/loader/vdso.h"
 #include "sentry/mm/rewrite_stats.h"
+#include "sentry/socket/network_namespace.h"
 #include "sentry/time/host_clock.h"
 #include "syscalls/dispatch.h"
 
@@ -98,6 +100,9 @@ class SandboxGuest : public Guest {
     kernel_ = std::make_unique<sentry::Kernel>(*platform_, *pool_, dispatcher_, *vdso_, random_,
                                                MakeKernelOptions(config_));
     kernel_->set_vdso(vdso_);
+    if (config_.host_network) {
+      kernel_->network().UseHost(std::make_shared<gofer::network::Client>(std::move(fds_.network)));
+    }
     timing_.Note("has its kernel");
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     init_ =

@@ -18,6 +18,7 @@ struct GuestFds {
   base::Fd control;       // control_socket.h
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
+  base::Fd network;               // With config.host_network: gofer::network::Client.
   std::array<base::Fd, 3> stdio;  // The caller's; empty where the caller had none.
 };
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,21 +30,21 @@ Sandbox::~Sandbox() {
   control_.Reset();
   // The status is known or there will be none, so there is nothing to wait for but their ends: both
   // at once.
-  for (Process* process : {&sentry_, &gofer_}) {
+  for (Process* process : processes()) {
     if (process->child.pid < 0 || process->ended) continue;
     syscall(SYS_pidfd_send_signal, process->child.pid_fd.get(), SIGKILL, nullptr, 0);
   }
-  for (Process* process : {&sentry_, &gofer_}) {
+  for (Process* process : processes()) {
     if (process->child.pid < 0 || process->ended) continue;
     waitpid(process->child.pid, nullptr, 0);
-    timing_.Note(process == &sentry_ ? "has reaped the sentry" : "has reaped the gofer");
+    timing_.Note(process == &sentry_ ? "has reaped the sentry" : "has reaped a gofer");
   }
 }
 
 absl::Status Sandbox::OpenLogs(const SandboxSpec& spec) {
   const absl::Status limits = RaiseLimits();
   if (!limits.ok()) return limits;
-  auto logs = OpenDebugLogs(spec.debug_log);
+  auto logs = OpenDebugLogs(spec.debug_log, spec.config.host_network);
   if (!logs.ok()) return logs.status();
   logs_ = std::move(*logs);
   const auto level = spec.config.debug ? base::LogLevel::kDebug : base::LogLevel::kInfo;
@@ -91,8 +92,34 @@ absl::Status Sandbox::StartGofer(const SandboxSpec& sandbox, const base::Fd& con
   return absl::OkStatus();
 }
 
+// Its network is this process's own; the rest of its cage is as the gofer's.
+absl::Status Sandbox::StartNetworkGofer(const base::Fd& config, const base::Fd& socket) {
+  auto program = OpenHelperProgram("runsc-network");
+  if (!program.ok()) return program.status();
+  CageSpec& spec = network_.spec;
+  spec.name = "runsc-network";
+  spec.program_fd = program->get();
+  spec.fds = {config.get(), logs_.network ? logs_.network.get() : null_.get()};
+  spec.fds.resize(kNetworkSocketFd - kConfigFd, -1);
+  spec.fds.push_back(socket.get());
+  spec.own_network_namespace = false;
+  if (MayMakeNamespaces()) {
+    // Who may bind to low ports is decided in the guest; the host must not refuse it.
+    spec.own_user_namespace = false;
+    spec.kept_capabilities = uint64_t{1} << CAP_NET_BIND_SERVICE;
+  } else {
+    spec.inside_uid = spec.outside_uid = geteuid();
+    spec.inside_gid = spec.outside_gid = getegid();
+  }
+  auto child = StartCaged(spec);
+  if (!child.ok()) return child.status();
+  network_.child = std::move(*child);
+  timing_.Note("has cloned the network gofer");
+  return absl::OkStatus();
+}
+
 absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                                  const base::Fd& control) {
+                                  const base::Fd& control, const base::Fd& network) {
   auto program = OpenHelperProgram("runsc-sentry");
   if (!program.ok()) return program.status();
   CageSpec& spec = sentry_.spec;
@@ -100,7 +127,8 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
   spec.program_fd = program->get();
   spec.fds = {config.get(),         logs_.sentry ? logs_.sentry.get() : null_.get(),
               channel.memory.get(), channel.client_socket.get(),
-              control.get(),        timing_.fd()};
+              control.get(),        timing_.fd(),
+              network.get()};
   spec.timing_fd = timing_.fd();
   spec.timing_name = "sentry";
   if (!MayMakeNamespaces()) {
@@ -123,9 +151,21 @@ absl::Status Sandbox::StartProcesses(SandboxSpec& spec) {
   if (!control.ok()) return control.status();
   control_ = std::move(control->runsc);
 
+  int network[2] = {-1, -1};
+  if (spec.config.host_network &&
+      socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, network) != 0) {
+    return absl::InternalError(absl::StrCat("cannot create a socket pair: ", strerror(errno)));
+  }
+  const base::Fd network_client(network[0]);
+  const base::Fd network_server(network[1]);
+
   timing_.Note("has prepared");
-  const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry);
+  const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry, network_client);
   if (!sentry.ok()) return sentry;
+  if (spec.config.host_network) {
+    const absl::Status started = StartNetworkGofer(*config_fd, network_server);
+    if (!started.ok()) return started;
+  }
   return StartGofer(spec, *config_fd, *channel);
   // The children's ends close here: each side must see the other's end.
 }
@@ -159,7 +199,13 @@ std::string Sandbox::Obituary(const Process& process, const std::string& log_pat
                                        : absl::StrCat("the report is in ", log_path));
 }
 
-void Sandbox::OnProcess(Process& process, const std::string& log_path) {
+const std::string& Sandbox::LogPathOf(const Process& process) const {
+  return &process == &sentry_  ? logs_.sentry_path
+         : &process == &gofer_ ? logs_.gofer_path
+                               : logs_.network_path;
+}
+
+void Sandbox::OnProcess(Process& process) {
   waitid(P_PIDFD, static_cast<id_t>(process.child.pid_fd.get()), &process.end, WEXITED);
   process.ended = true;
   // A frame that the sentry sent before it ended is still in the socket.
@@ -170,41 +216,38 @@ void Sandbox::OnProcess(Process& process, const std::string& log_path) {
   }
   LOG_INFO("%s ended: code %d status %d", process.spec.name.c_str(), process.end.si_code,
            process.end.si_status);
-  if (!done()) OnFailure(Obituary(process, log_path));
+  if (!done()) OnFailure(Obituary(process, LogPathOf(process)));
 }
 
 int Sandbox::PollOnce(std::span<pollfd> others, int timeout_ms) {
-  constexpr size_t kOwn = 5;
-  std::vector<pollfd> fds = {
-      {control_.get(), POLLIN, 0},
-      {sentry_.child.pid_fd.get(), POLLIN, 0},
-      {gofer_.child.pid_fd.get(), POLLIN, 0},
-      {sentry_.child.exec_error.get(), POLLIN, 0},
-      {gofer_.child.exec_error.get(), POLLIN, 0},
-  };
+  // The line; of each process its end, then the end of its start.
+  const auto watched = processes();
+  std::vector<pollfd> fds = {{control_.get(), POLLIN, 0}};
+  for (const Process* process : watched) {
+    fds.push_back({process->ended ? -1 : process->child.pid_fd.get(), POLLIN, 0});
+    fds.push_back({process->child.exec_error.get(), POLLIN, 0});
+  }
+  const size_t own = fds.size();
   fds.insert(fds.end(), others.begin(), others.end());
   const int ready = poll(fds.data(), fds.size(), timeout_ms);
   for (size_t i = 0; i < others.size(); ++i) {
-    others[i].revents = ready > 0 ? fds[kOwn + i].revents : short{0};
+    others[i].revents = ready > 0 ? fds[own + i].revents : short{0};
   }
   if (ready <= 0) return ready;
-  for (Process* process : {&sentry_, &gofer_}) {
-    if (fds[process == &sentry_ ? 3 : 4].revents == 0) continue;
-    const absl::Status started = TakeStartError(process->spec, process->child);
+  for (size_t i = 0; i < watched.size(); ++i) {
+    if (fds[2 + 2 * i].revents == 0) continue;
+    const absl::Status started = TakeStartError(watched[i]->spec, watched[i]->child);
     if (!started.ok() && !done()) OnFailure(std::string(started.message()));
   }
   if (done()) return ready;
   if (fds[0].revents != 0) OnControl();
-  if (fds[1].revents != 0 && !done()) OnProcess(sentry_, logs_.sentry_path);
-  if (fds[2].revents != 0 && !done()) {
+  for (size_t i = 0; i < watched.size(); ++i) {
+    if (fds[1 + 2 * i].revents == 0 || done()) continue;
     // A gofer whose sentry has gone leaves at once and may be noticed first; the news is the
     // sentry.
-    pollfd sentry_ended{sentry_.child.pid_fd.get(), POLLIN, 0};
-    if (poll(&sentry_ended, 1, kGoferFirstMs) > 0) {
-      OnProcess(sentry_, logs_.sentry_path);
-    } else {
-      OnProcess(gofer_, logs_.gofer_path);
-    }
+    pollfd sentry_ended{sentry_.ended ? -1 : sentry_.child.pid_fd.get(), POLLIN, 0};
+    const bool first = watched[i] != &sentry_ && poll(&sentry_ended, 1, kGoferFirstMs) > 0;
+    OnProcess(first ? sentry_ : *watched[i]);
   }
   return ready;
 }

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <array>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,9 +67,12 @@ class Sandbox {
   absl::Status StartGofer(const SandboxSpec& spec, const base::Fd& config,
                           const gofer::ChannelEnds& channel);
   absl::Status StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                           const base::Fd& control);
+                           const base::Fd& control, const base::Fd& network);
+  absl::Status StartNetworkGofer(const base::Fd& config, const base::Fd& socket);
+  std::array<Process*, 3> processes() { return {&sentry_, &gofer_, &network_}; }
+  const std::string& LogPathOf(const Process& process) const;
   void OnControl();
-  void OnProcess(Process& process, const std::string& log_path);
+  void OnProcess(Process& process);
   // How `process` ended, for the user.
   static std::string Obituary(const Process& process, const std::string& log_path);
 
@@ -78,6 +82,7 @@ class Sandbox {
   base::Fd null_;
   Process sentry_;
   Process gofer_;
+  Process network_;  // With config.host_network only.
 };
 
 // No control characters reach a terminal: a broken sentry could write here.

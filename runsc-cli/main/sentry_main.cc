@@ -70,6 +70,7 @@ int SentryMain() {
   fds.control = CloseOnExec(kControlFd);
   fds.gofer_memory = CloseOnExec(kGoferMemoryFd);
   fds.gofer_socket = CloseOnExec(kGoferSocketFd);
+  if (config->host_network) fds.network = CloseOnExec(kNetworkSocketFd);
   for (int fd = 0; fd < 3; ++fd) {
     // Copies: descriptor 2 stays for our own last words whatever the guest closes.
     if ((config->stdio_open >> fd & 1) != 0)

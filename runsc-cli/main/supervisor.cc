@@ -1,6 +1,7 @@
 #include "runsc-cli/main/supervisor.h"
 
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -91,13 +92,30 @@ class Supervisor : public Sandbox {
   std::optional<int> exit_status_;
 };
 
+// A new network namespace's lo is down.
+absl::Status RaiseLoopback() {
+  const base::Fd probe(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = {};
+  strncpy(request.ifr_name, "lo", sizeof(request.ifr_name) - 1);
+  if (!probe || ioctl(probe.get(), SIOCGIFFLAGS, &request) != 0)
+    return absl::InternalError(absl::StrCat("look at lo: ", strerror(errno)));
+  request.ifr_flags = static_cast<int16_t>(request.ifr_flags | IFF_UP);
+  if (ioctl(probe.get(), SIOCSIFFLAGS, &request) != 0)
+    return absl::InternalError(absl::StrCat("bring up lo: ", strerror(errno)));
+  return absl::OkStatus();
+}
+
 absl::Status Supervisor::EnterNetwork() {
   if (!setup_.network_namespace) return absl::OkStatus();
   const std::string& path = *setup_.network_namespace;
   if (path.empty()) {
-    if (unshare(CLONE_NEWNET) == 0) return absl::OkStatus();
-    // An ordinary user cannot have one that others could configure; the sandbox has its own.
-    if (errno == EPERM) return absl::OkStatus();
+    if (unshare(CLONE_NEWNET) == 0) return RaiseLoopback();
+    if (errno == EPERM) {
+      // An ordinary user cannot have one that others could configure, and the container must not
+      // get the user's: it has the sentry's loopback.
+      setup_.sandbox.config.host_network = false;
+      return absl::OkStatus();
+    }
     return absl::InternalError(absl::StrCat("create the network namespace: ", strerror(errno)));
   }
   const base::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));

@@ -4,8 +4,7 @@
 // the network gofer (gofer/network). Bytes go straight between guest memory and the host; names and
 // options are asked for.
 //
-// Left out: raw sockets, SCM_TIMESTAMPING, MSG_ZEROCOPY, changes of the host's interfaces after the
-// start.
+// Left out: raw sockets, SCM_TIMESTAMPING, MSG_ZEROCOPY, routes beyond those of addresses.
 
 #include <memory>
 

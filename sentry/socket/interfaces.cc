@@ -39,14 +39,19 @@ const Interface* FindInterface(const InterfaceList& list, std::string_view name)
 InterfaceTable::InterfaceTable() : list_(std::make_shared<InterfaceList>(LoopbackOnly())) {}
 
 std::shared_ptr<const InterfaceList> InterfaceTable::Get() const {
-  const absl::MutexLock lock(&mu_);
-  return list_;
+  std::shared_ptr<const Source> source;
+  {
+    const absl::MutexLock lock(&mu_);
+    if (source_ == nullptr) return list_;
+    source = source_;
+  }
+  return std::make_shared<const InterfaceList>((*source)());
 }
 
-void InterfaceTable::Set(InterfaceList list) {
-  auto fresh = std::make_shared<const InterfaceList>(std::move(list));
+void InterfaceTable::Follow(Source source) {
+  auto fresh = std::make_shared<const Source>(std::move(source));
   const absl::MutexLock lock(&mu_);
-  list_ = std::move(fresh);
+  source_ = std::move(fresh);
 }
 
 }  // namespace sentry

@@ -1,10 +1,11 @@
 #pragma once
 
 // The network interfaces that a network namespace shows: what netlink, netdevice(7)'s ioctls and
-// /proc/net tell. By default lo alone; a network of the host, or a stack, puts its own list here.
+// /proc/net tell. By default lo alone; a network of the host, or a stack, has the table follow it.
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -42,16 +43,19 @@ InterfaceList LoopbackOnly();
 const Interface* FindInterface(const InterfaceList& list, int32_t index);
 const Interface* FindInterface(const InterfaceList& list, std::string_view name);
 
-// Read as a whole, replaced as a whole. Any thread.
+// Any thread.
 class InterfaceTable {
  public:
   InterfaceTable();
   std::shared_ptr<const InterfaceList> Get() const ABSL_LOCKS_EXCLUDED(mu_);
-  void Set(InterfaceList list) ABSL_LOCKS_EXCLUDED(mu_);
+  // From now on every Get asks `source`, on the caller's thread and without a lock of the table's.
+  using Source = std::function<InterfaceList()>;
+  void Follow(Source source) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   mutable absl::Mutex mu_;
   std::shared_ptr<const InterfaceList> list_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<const Source> source_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace sentry

@@ -18,30 +18,36 @@ NetworkNamespace::NetworkNamespace()
 
 NetworkNamespace::~NetworkNamespace() = default;
 
-void NetworkNamespace::UseHost(std::shared_ptr<gofer::network::Client> host) {
-  host_ = std::move(host);
+namespace {
+
+InterfaceList InterfacesOf(gofer::network::Client& host) {
   InterfaceList list;
-  for (const gofer::network::InterfaceEntry& entry : host_->Interfaces()) {
+  for (const gofer::network::InterfaceEntry& entry : host.Interfaces()) {
     const auto index = static_cast<int32_t>(entry.index);
-    const bool known = FindInterface(list, index) != nullptr;
-    if (!known) {
-      list.emplace_back();
-      list.back().index = index;
-      list.back().name = entry.name.data();
-      list.back().flags = entry.flags;
-    }
-    Interface& interface = *std::find_if(
-        list.begin(), list.end(), [&](const Interface& each) { return each.index == index; });
+    auto found = std::find_if(list.begin(), list.end(),
+                              [&](const Interface& each) { return each.index == index; });
     if (entry.family == 0) {
+      if (found != list.end()) continue;
+      Interface interface;
+      interface.index = index;
+      interface.name = entry.name.data();
+      interface.flags = entry.flags;
       interface.mtu = entry.mtu;
       interface.hardware_type = entry.hardware_type;
       interface.hardware_address = entry.hardware_address;
-    } else {
-      interface.addresses.push_back(
-          {entry.family, entry.address, entry.prefix_length, entry.scope});
+      list.push_back(std::move(interface));
+    } else if (found != list.end()) {
+      found->addresses.push_back({entry.family, entry.address, entry.prefix_length, entry.scope});
     }
   }
-  interfaces_.Set(std::move(list));
+  return list;
+}
+
+}  // namespace
+
+void NetworkNamespace::UseHost(std::shared_ptr<gofer::network::Client> host) {
+  host_ = std::move(host);
+  interfaces_.Follow([client = host_] { return InterfacesOf(*client); });
 }
 
 }  // namespace sentry

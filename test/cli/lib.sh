@@ -30,9 +30,9 @@ refused() {
   [ ! -s "$scratch/out" ] || fail "$what: wrote to standard output"
 }
 
-# Processes of sandboxes of this build: those that execute one of its three files (stubs are forks of the sentry).
+# Processes of sandboxes of this build: those that execute one of its files (stubs are forks of the sentry).
 # Others may be testing on the same machine.
-binaries=$(stat -Lc '%d:%i' "$(dirname "$runsc")"/runsc{,-sentry,-gofer})
+binaries=$(stat -Lc '%d:%i' "$(dirname "$runsc")"/runsc{,-sentry,-gofer,-network})
 processes() {
   local pid name state
   ps -eo pid,comm,stat --no-headers | while read -r pid name state; do
