@@ -51,6 +51,7 @@ class Supervisor : public Sandbox {
     bool is_exec = false;
     bool exec_ended = false;
     bool waits = false;
+    bool signals = false;  // Its signal has not been confirmed.
   };
 
   absl::Status EnterNetwork();
@@ -213,8 +214,9 @@ void Supervisor::OnFrame(const Frame& frame) {
       (void)SendFrame(client->socket.get(), frame.kind, value, Printable(frame.text)).ok();
       return;
     case FrameKind::kReply:
-      if (client != nullptr) Reply(*client, value, Printable(frame.text));
-      return;
+      if (client == nullptr) return;
+      client->signals = false;
+      return Reply(*client, value, Printable(frame.text));
     default:
       LOG_WARNING("the sentry sent a frame of unknown kind %u", static_cast<unsigned>(frame.kind));
   }
@@ -322,6 +324,7 @@ void Supervisor::OnKill(Client& client, const Frame& frame) {
     if (frame.value != 0) Finish(128 + static_cast<int>(frame.value & 0x7f));
     return;
   }
+  client.signals = true;
   Forward(client, frame);
 }
 
@@ -371,6 +374,8 @@ int Supervisor::Supervise() {
       directory_.WriteFile(oci::ContainerDir::kExitFile, absl::StrCat(*exit_status_));
   if (!noted.ok()) LOG_WARNING("%s", std::string(noted.message()).c_str());
   for (const Client& client : clients_) {
+    // The end may be quicker than the confirmation of what has caused it.
+    if (client.signals) Reply(client, 0);
     if (client.waits) {
       (void)SendFrame(client.socket.get(), FrameKind::kExited, *exit_status_).ok();
     }
