@@ -81,8 +81,10 @@ absl::Status Sandbox::StartGofer(const SandboxSpec& sandbox, const base::Fd& con
                                 uint64_t{1} << CAP_FOWNER | uint64_t{1} << CAP_FSETID;
     }
   } else {
-    spec.inside_uid = spec.outside_uid = geteuid();
-    spec.inside_gid = spec.outside_gid = getegid();
+    spec.outside_uid = geteuid();
+    spec.outside_gid = getegid();
+    spec.inside_uid = sandbox.own_uid_inside.value_or(spec.outside_uid);
+    spec.inside_gid = sandbox.own_gid_inside.value_or(spec.outside_gid);
   }
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,9 @@ struct SandboxSpec {
   BootConfig config;
   std::vector<base::Fd> attach_fds;  // O_PATH, as config.attach_points.
   std::string debug_log;             // A directory; empty: no files.
+  // Without privileges: as whose the caller's own files appear inside. Default: as the caller's.
+  std::optional<uint32_t> own_uid_inside;
+  std::optional<uint32_t> own_gid_inside;
 };
 
 class Sandbox {

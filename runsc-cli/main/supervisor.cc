@@ -18,6 +18,7 @@
 #include "platform/base/strings.h"
 #include "platform/base/text_pages.h"
 #include "runsc-cli/main/launch.h"
+#include "runsc-cli/main/process_title.h"
 
 namespace runsc {
 namespace {
@@ -112,6 +113,7 @@ absl::Status Supervisor::EnterNetwork() {
 absl::Status Supervisor::Prepare() {
   setsid();
   prctl(PR_SET_NAME, "runsc-container", 0, 0, 0);
+  ShowCommandLine(setup_.sandbox.config.arguments);
   sigset_t set;
   sigfillset(&set);
   for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
