@@ -93,8 +93,8 @@ absl::Status Sandbox::StartGofer(const SandboxSpec& sandbox, const base::Fd& con
   return absl::OkStatus();
 }
 
-absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                                  const base::Fd& control) {
+absl::Status Sandbox::StartSentry(const SandboxSpec& sandbox, const base::Fd& config,
+                                  const gofer::ChannelEnds& channel, const base::Fd& control) {
   auto program = OpenHelperProgram("runsc-sentry");
   if (!program.ok()) return program.status();
   CageSpec& spec = sentry_.spec;
@@ -108,6 +108,9 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();
+    // What it learns of a file by its descriptor must agree with what the gofer says.
+    if (sandbox.own_uid_inside) spec.inside_uid = *sandbox.own_uid_inside;
+    if (sandbox.own_gid_inside) spec.inside_gid = *sandbox.own_gid_inside;
   }
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();
@@ -126,7 +129,7 @@ absl::Status Sandbox::StartProcesses(SandboxSpec& spec) {
   control_ = std::move(control->runsc);
 
   timing_.Note("has prepared");
-  const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry);
+  const absl::Status sentry = StartSentry(spec, *config_fd, *channel, control->sentry);
   if (!sentry.ok()) return sentry;
   return StartGofer(spec, *config_fd, *channel);
   // The children's ends close here: each side must see the other's end.

@@ -69,8 +69,8 @@ class Sandbox {
  private:
   absl::Status StartGofer(const SandboxSpec& spec, const base::Fd& config,
                           const gofer::ChannelEnds& channel);
-  absl::Status StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                           const base::Fd& control);
+  absl::Status StartSentry(const SandboxSpec& spec, const base::Fd& config,
+                           const gofer::ChannelEnds& channel, const base::Fd& control);
   void OnControl();
   void OnProcess(Process& process, const std::string& log_path);
   // How `process` ended, for the user.
