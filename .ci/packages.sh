@@ -3,7 +3,7 @@
 # To build.
 build_packages=(g++ cmake ninja-build ccache mold libabsl-dev capnproto libcapnp-dev nlohmann-json3-dev libseccomp-dev)
 # To build and run the tests.
-test_packages=(catch2 libbenchmark-dev procps util-linux python3)
+test_packages=(catch2 libbenchmark-dev procps util-linux python3 jq busybox-static)
 # Programs that test/workload runs inside; a case whose program is missing is skipped.
 workload_packages=(git gcc make perl sqlite3 rsync nodejs default-jdk-headless golang-go file
                    diffutils findutils tar xz-utils bzip2 gawk less)

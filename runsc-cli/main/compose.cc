@@ -247,6 +247,14 @@ std::string HomeOf(const std::string& rootfs, uint32_t uid) {
   return "/";
 }
 
+// The id inside of the host's id `own`; root's if the configuration does not say.
+uint32_t InsideOf(const std::vector<oci::IdMapping>& mappings, uint32_t own) {
+  for (const oci::IdMapping& mapping : mappings) {
+    if (own - mapping.host_id < mapping.size) return mapping.container_id + own - mapping.host_id;
+  }
+  return 0;
+}
+
 uint32_t CpusOf(const oci::Resources& resources) {
   uint32_t count = 0;
   if (resources.cpu_quota && *resources.cpu_quota > 0) {
@@ -355,6 +363,8 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
   config.debug = common.debug;
   config.has_log = !common.debug_log.empty();
   config.single_owner_view = !MayMakeNamespaces();
+  out.sandbox.own_uid_inside = InsideOf(spec.uid_mappings, geteuid());
+  out.sandbox.own_gid_inside = InsideOf(spec.gid_mappings, getegid());
   out.sandbox.debug_log = common.debug_log;
   return out;
 }

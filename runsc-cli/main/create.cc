@@ -166,19 +166,22 @@ class Creator {
   }
 
   absl::Status MakeCgroups() {
-    auto made = oci::MakeCgroups(spec_.cgroups_path, options_.id,
-                                 !spec_.cgroups_path.empty() || HasLimits(spec_.resources));
-    if (!made.ok()) return made.status();
-    cgroups_ = *std::move(made);
+    auto planned = oci::PlanCgroups(spec_.cgroups_path, options_.id);
+    if (!planned.ok()) return planned.status();
+    cgroups_ = *std::move(planned);
+    state_.cgroups = cgroups_.made;
+    state_.cgroup_paths = cgroups_.paths;
+    // Before they are made: whoever deletes the container finds them.
+    if (absl::Status status = directory_->WriteState(state_); !status.ok()) return status;
+    const absl::Status made =
+        oci::MakeCgroups(cgroups_, !spec_.cgroups_path.empty() || HasLimits(spec_.resources));
+    if (!made.ok()) return made;
     if (!cgroups_.warning.empty()) log_.Warning(cgroups_.warning);
     state_.cgroups = cgroups_.made;
     state_.cgroup_paths = cgroups_.paths;
-    // From here on whoever deletes the container finds them.
-    if (absl::Status status = directory_->WriteState(state_); !status.ok()) return status;
     const absl::Status applied = oci::ApplyResources(cgroups_, spec_.resources);
     if (applied.ok() || geteuid() != 0) return absl::OkStatus();
-    return absl::InternalError(
-        absl::StrCat("error setting cgroup config for procHooks process: ", applied.message()));
+    return absl::InternalError(absl::StrCat("error setting cgroup config: ", applied.message()));
   }
 
   // The state as hooks see it.

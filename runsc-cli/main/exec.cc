@@ -24,6 +24,7 @@
 #include "runsc-cli/main/compose.h"
 #include "runsc-cli/main/container.h"
 #include "runsc-cli/main/prepare.h"
+#include "runsc-cli/main/process_title.h"
 #include "runsc-cli/main/supervisor.h"
 #include "runsc-cli/main/terminal.h"
 
@@ -189,9 +190,13 @@ class ExecProxy {
 
 // In the fork: reports by one frame over `report`, then stays.
 [[noreturn]] void RunDetached(ExecProxy& proxy, const cmd::OciOptions& options,
-                              const ProcessConfig& config, base::Fd report) {
+                              const ProcessConfig& config, const oci::Cgroups& cgroups,
+                              base::Fd report) {
   setsid();
+  // Outside of them it would still work; inside it is found by `ps`.
+  (void)oci::EnterCgroups(cgroups).ok();
   prctl(PR_SET_NAME, "runsc-exec", 0, 0, 0);
+  ShowCommandLine(config.arguments);
   proxy.BlockSignals();
   absl::Status status;
   if (!options.console_socket.empty()) {
@@ -213,14 +218,15 @@ class ExecProxy {
   _exit(proxy.Wait(nullptr));
 }
 
-absl::Status Detach(ExecProxy& proxy, const cmd::OciOptions& options, const ProcessConfig& config) {
+absl::Status Detach(ExecProxy& proxy, const cmd::OciOptions& options, const ProcessConfig& config,
+                    const oci::Cgroups& cgroups) {
   auto line = CreateControlSocket();
   if (!line.ok()) return line.status();
   const pid_t pid = fork();
   if (pid < 0) return absl::InternalError(absl::StrCat("fork: ", strerror(errno)));
   if (pid == 0) {
     line->runsc.Reset();
-    RunDetached(proxy, options, config, std::move(line->sentry));
+    RunDetached(proxy, options, config, cgroups, std::move(line->sentry));
   }
   line->sentry.Reset();
   const auto frame = ReceiveFrame(line->runsc.get());
@@ -265,7 +271,8 @@ absl::StatusOr<int> Exec(const cmd::OciOptions& options, const oci::Logrus& log)
 
   ExecProxy proxy(*std::move(client), *config, options.ignore_paused);
   if (options.detach) {
-    if (absl::Status status = Detach(proxy, options, *config); !status.ok()) return status;
+    if (absl::Status status = Detach(proxy, options, *config, container->Cgroups()); !status.ok())
+      return status;
     return 0;
   }
   proxy.BlockSignals();

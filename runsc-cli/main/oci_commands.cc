@@ -139,14 +139,26 @@ absl::Status PauseOrResume(const OciOptions& options, FrameKind kind) {
   return client->Request(kind, 0, "pause");
 }
 
+// Of the processes in the container's control groups those that stand for one of the guest's.
+std::vector<int32_t> StandIns(const Container& container) {
+  std::vector<int32_t> pids;
+  for (const int32_t pid : oci::CgroupPids(container.Cgroups())) {
+    const auto name = oci::ReadTextFile(absl::StrCat("/proc/", pid, "/comm"));
+    if (name.ok() && (*name == "runsc-container\n" || *name == "runsc-exec\n")) {
+      pids.push_back(pid);
+    }
+  }
+  if (pids.empty()) pids.push_back(container.state().pid);
+  return pids;
+}
+
 absl::Status Ps(const OciOptions& options) {
   const auto container = Container::Open(StateRoot(options), options.id);
   if (!container.ok()) return container.status();
   if (container->Status() == ContainerStatus::kStopped) {
     return absl::FailedPreconditionError("container not running");
   }
-  std::vector<int32_t> pids = oci::CgroupPids(container->Cgroups());
-  if (pids.empty()) pids.push_back(container->state().pid);
+  const std::vector<int32_t> pids = StandIns(*container);
   if (options.format == "json") return Print("[" + absl::StrJoin(pids, ",") + "]\n");
   if (!options.format.empty() && options.format != "table") {
     return absl::InvalidArgumentError("invalid format option");

@@ -82,8 +82,10 @@ absl::Status Sandbox::StartGofer(const SandboxSpec& sandbox, const base::Fd& con
                                 uint64_t{1} << CAP_FOWNER | uint64_t{1} << CAP_FSETID;
     }
   } else {
-    spec.inside_uid = spec.outside_uid = geteuid();
-    spec.inside_gid = spec.outside_gid = getegid();
+    spec.outside_uid = geteuid();
+    spec.outside_gid = getegid();
+    spec.inside_uid = sandbox.own_uid_inside.value_or(spec.outside_uid);
+    spec.inside_gid = sandbox.own_gid_inside.value_or(spec.outside_gid);
   }
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();
@@ -118,8 +120,9 @@ absl::Status Sandbox::StartNetworkGofer(const base::Fd& config, const base::Fd& 
   return absl::OkStatus();
 }
 
-absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                                  const base::Fd& control, const base::Fd& network) {
+absl::Status Sandbox::StartSentry(const SandboxSpec& sandbox, const base::Fd& config,
+                                  const gofer::ChannelEnds& channel, const base::Fd& control,
+                                  const base::Fd& network) {
   auto program = OpenHelperProgram("runsc-sentry");
   if (!program.ok()) return program.status();
   CageSpec& spec = sentry_.spec;
@@ -134,6 +137,9 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();
+    // What it learns of a file by its descriptor must agree with what the gofer says.
+    if (sandbox.own_uid_inside) spec.inside_uid = *sandbox.own_uid_inside;
+    if (sandbox.own_gid_inside) spec.inside_gid = *sandbox.own_gid_inside;
   }
   auto child = StartCaged(spec);
   if (!child.ok()) return child.status();
@@ -160,7 +166,8 @@ absl::Status Sandbox::StartProcesses(SandboxSpec& spec) {
   const base::Fd network_server(network[1]);
 
   timing_.Note("has prepared");
-  const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry, network_client);
+  const absl::Status sentry =
+      StartSentry(spec, *config_fd, *channel, control->sentry, network_client);
   if (!sentry.ok()) return sentry;
   if (spec.config.host_network) {
     const absl::Status started = StartNetworkGofer(*config_fd, network_server);

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include <array>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,9 @@ struct SandboxSpec {
   BootConfig config;
   std::vector<base::Fd> attach_fds;  // O_PATH, as config.attach_points.
   std::string debug_log;             // A directory; empty: no files.
+  // Without privileges: as whose the caller's own files appear inside. Default: as the caller's.
+  std::optional<uint32_t> own_uid_inside;
+  std::optional<uint32_t> own_gid_inside;
 };
 
 class Sandbox {
@@ -66,8 +70,9 @@ class Sandbox {
  private:
   absl::Status StartGofer(const SandboxSpec& spec, const base::Fd& config,
                           const gofer::ChannelEnds& channel);
-  absl::Status StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                           const base::Fd& control, const base::Fd& network);
+  absl::Status StartSentry(const SandboxSpec& spec, const base::Fd& config,
+                           const gofer::ChannelEnds& channel, const base::Fd& control,
+                           const base::Fd& network);
   absl::Status StartNetworkGofer(const base::Fd& config, const base::Fd& socket);
   std::array<Process*, 3> processes() { return {&sentry_, &gofer_, &network_}; }
   const std::string& LogPathOf(const Process& process) const;

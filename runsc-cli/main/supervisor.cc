@@ -19,6 +19,7 @@
 #include "platform/base/strings.h"
 #include "platform/base/text_pages.h"
 #include "runsc-cli/main/launch.h"
+#include "runsc-cli/main/process_title.h"
 
 namespace runsc {
 namespace {
@@ -52,6 +53,7 @@ class Supervisor : public Sandbox {
     bool is_exec = false;
     bool exec_ended = false;
     bool waits = false;
+    bool signals = false;  // Its signal has not been confirmed.
   };
 
   absl::Status EnterNetwork();
@@ -129,6 +131,7 @@ absl::Status Supervisor::EnterNetwork() {
 absl::Status Supervisor::Prepare() {
   setsid();
   prctl(PR_SET_NAME, "runsc-container", 0, 0, 0);
+  ShowCommandLine(setup_.sandbox.config.arguments);
   sigset_t set;
   sigfillset(&set);
   for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
@@ -231,8 +234,9 @@ void Supervisor::OnFrame(const Frame& frame) {
       (void)SendFrame(client->socket.get(), frame.kind, value, Printable(frame.text)).ok();
       return;
     case FrameKind::kReply:
-      if (client != nullptr) Reply(*client, value, Printable(frame.text));
-      return;
+      if (client == nullptr) return;
+      client->signals = false;
+      return Reply(*client, value, Printable(frame.text));
     default:
       LOG_WARNING("the sentry sent a frame of unknown kind %u", static_cast<unsigned>(frame.kind));
   }
@@ -340,6 +344,7 @@ void Supervisor::OnKill(Client& client, const Frame& frame) {
     if (frame.value != 0) Finish(128 + static_cast<int>(frame.value & 0x7f));
     return;
   }
+  client.signals = true;
   Forward(client, frame);
 }
 
@@ -389,6 +394,8 @@ int Supervisor::Supervise() {
       directory_.WriteFile(oci::ContainerDir::kExitFile, absl::StrCat(*exit_status_));
   if (!noted.ok()) LOG_WARNING("%s", std::string(noted.message()).c_str());
   for (const Client& client : clients_) {
+    // The end may be quicker than the confirmation of what has caused it.
+    if (client.signals) Reply(client, 0);
     if (client.waits) {
       (void)SendFrame(client.socket.get(), FrameKind::kExited, *exit_status_).ok();
     }

@@ -108,9 +108,9 @@ void InheritCpuset(const std::string& directory) {
   }
 }
 
-class Maker {
+class Planner {
  public:
-  Maker(const std::string& cgroups_path, const std::string& id) : id_(id), wanted_(cgroups_path) {
+  Planner(const std::string& cgroups_path, const std::string& id) : id_(id), wanted_(cgroups_path) {
     // systemd's form, slice:prefix:name, as the scope that it stands for.
     const std::vector<std::string> parts = absl::StrSplit(cgroups_path, ':');
     if (parts.size() == 3) {
@@ -119,7 +119,7 @@ class Maker {
     }
   }
 
-  absl::Status Make(const Hierarchy& hierarchy, Cgroups& out) const {
+  absl::Status Add(const Hierarchy& hierarchy, Cgroups& out) const {
     const bool unified = hierarchy.controllers.empty();
     const std::string controller = unified ? "" : hierarchy.controllers.front();
     std::string below = wanted_;
@@ -134,36 +134,38 @@ class Maker {
       return absl::InvalidArgumentError("linux.cgroupsPath: must not contain \"..\"");
     }
     const std::string path = hierarchy.mount_point + below;
-    for (size_t end = path.find('/', hierarchy.mount_point.size() + 1);;
-         end = path.find('/', end + 1)) {
-      const std::string prefix = path.substr(0, end);
-      const bool last = end == std::string::npos;
-      const bool made = mkdir(prefix.c_str(), 0755) == 0;
-      if (!made && errno != EEXIST) {
-        return absl::InternalError(absl::StrCat("mkdir ", prefix, ": ", strerror(errno)));
-      }
-      if (controller == "cpuset") InheritCpuset(prefix);
-      if (unified && !last) EnableControllers(prefix);
-      if (last) break;
-    }
     out.made.push_back(path);
+    out.mount_sizes.push_back(hierarchy.mount_point.size());
     if (unified) out.paths.emplace_back("", path);
     for (const std::string& name : hierarchy.controllers) out.paths.emplace_back(name, path);
     return absl::OkStatus();
   }
 
  private:
-  // For those below. Each on its own: one that cannot be enabled must not keep the others out.
-  static void EnableControllers(const std::string& directory) {
-    const std::string available = Line(directory + "/cgroup.controllers");
-    for (const absl::string_view name : absl::StrSplit(available, ' ', absl::SkipEmpty())) {
-      (void)Put(directory + "/cgroup.subtree_control", absl::StrCat("+", name));
-    }
-  }
-
   const std::string id_;
   std::string wanted_;
 };
+
+// For those below. Each on its own: one that cannot be enabled must not keep the others out.
+void EnableControllers(const std::string& directory) {
+  const std::string available = Line(directory + "/cgroup.controllers");
+  for (const absl::string_view name : absl::StrSplit(available, ' ', absl::SkipEmpty())) {
+    (void)Put(directory + "/cgroup.subtree_control", absl::StrCat("+", name));
+  }
+}
+
+absl::Status MakeOne(const std::string& path, size_t mount_size, bool unified, bool cpuset) {
+  for (size_t end = path.find('/', mount_size + 1);; end = path.find('/', end + 1)) {
+    const std::string prefix = path.substr(0, end);
+    const bool last = end == std::string::npos;
+    if (mkdir(prefix.c_str(), 0755) != 0 && errno != EEXIST) {
+      return absl::InternalError(absl::StrCat("mkdir ", prefix, ": ", strerror(errno)));
+    }
+    if (cpuset) InheritCpuset(prefix);
+    if (unified && !last) EnableControllers(prefix);
+    if (last) return absl::OkStatus();
+  }
+}
 
 // CPU weight of v2 for shares of v1 (2..262144 to 1..10000).
 uint64_t WeightOfShares(uint64_t shares) {
@@ -185,8 +187,8 @@ class Applier {
     Cpu();
     if (!r.cpus.empty()) Write("cpuset", "cpuset.cpus", "cpuset.cpus", r.cpus);
     if (!r.mems.empty()) Write("cpuset", "cpuset.mems", "cpuset.mems", r.mems);
-    // Not pids: the guest's processes are counted by the sentry (BootConfig::tasks_max); the threads
-    // of the sandbox's own are no business of theirs.
+    // Not pids: the guest's processes are counted by the sentry (BootConfig::tasks_max); the
+    // threads of the sandbox's own are no business of theirs.
     if (r.blkio_weight && *r.blkio_weight != 0) {
       Write("blkio", "blkio.weight", "io.weight", absl::StrCat(*r.blkio_weight));
     }
@@ -348,28 +350,37 @@ const std::string* Cgroups::Find(const std::string& controller) const {
   return nullptr;
 }
 
-absl::StatusOr<Cgroups> MakeCgroups(const std::string& cgroups_path, const std::string& id,
-                                    bool required) {
+absl::StatusOr<Cgroups> PlanCgroups(const std::string& cgroups_path, const std::string& id) {
   Cgroups cgroups;
   const std::vector<Hierarchy> hierarchies = FindHierarchies();
   const bool has_v1 = std::any_of(hierarchies.begin(), hierarchies.end(),
                                   [](const Hierarchy& h) { return !h.controllers.empty(); });
-  const Maker maker(cgroups_path, id);
-  absl::Status failed;
+  const Planner planner(cgroups_path, id);
   for (const Hierarchy& hierarchy : hierarchies) {
     // Beside v1 the other hierarchy has what nobody asks for.
     if (hierarchy.controllers.empty() && has_v1) continue;
-    const absl::Status made = maker.Make(hierarchy, cgroups);
-    if (!made.ok() && failed.ok()) failed = made;
+    if (absl::Status status = planner.Add(hierarchy, cgroups); !status.ok()) return status;
   }
-  if (failed.ok()) return cgroups;
+  return cgroups;
+}
+
+absl::Status MakeCgroups(Cgroups& cgroups, bool required) {
+  absl::Status failed;
+  const std::string* const cpuset = cgroups.Find("cpuset");
+  const bool unified = cgroups.Find("") != nullptr;
+  for (size_t i = 0; i < cgroups.made.size() && failed.ok(); ++i) {
+    const std::string& path = cgroups.made[i];
+    failed = MakeOne(path, cgroups.mount_sizes[i], unified, cpuset != nullptr && *cpuset == path);
+  }
+  if (failed.ok()) return failed;
+  RemoveCgroups(cgroups.made);
   if (required && geteuid() == 0) {
-    RemoveCgroups(cgroups.made);
     return absl::InternalError(
         absl::StrCat("unable to apply cgroup configuration: ", failed.message()));
   }
+  cgroups = {};
   cgroups.warning = absl::StrCat("resource limits are not enforced: ", failed.message());
-  return cgroups;
+  return absl::OkStatus();
 }
 
 absl::Status EnterCgroups(const Cgroups& cgroups) {

@@ -15,17 +15,19 @@
 namespace oci {
 
 struct Cgroups {
-  std::vector<std::string> made;  // Directories to be removed with the container.
-  Pairs paths;                    // Controller ("" for v2) to directory.
-  std::string warning;            // Why there are none, where that is no failure.
+  std::vector<std::string> made;    // Directories that go with the container.
+  std::vector<size_t> mount_sizes;  // How much of each is where its hierarchy is mounted.
+  Pairs paths;                      // Controller ("" for v2) to directory.
+  std::string warning;              // Why there are none, where that is no failure.
 
   const std::string* Find(const std::string& controller) const;
 };
 
+// What will be made: to be on record before it is.
+absl::StatusOr<Cgroups> PlanCgroups(const std::string& cgroups_path, const std::string& id);
 // Makes the directories. `required`: the configuration asks for a path or limits, so a failure is
-// one; otherwise (and always when rootless) it is a warning.
-absl::StatusOr<Cgroups> MakeCgroups(const std::string& cgroups_path, const std::string& id,
-                                    bool required);
+// one; otherwise (and always when rootless) it is a warning, and there are none.
+absl::Status MakeCgroups(Cgroups& cgroups, bool required);
 // Puts the calling process into them.
 absl::Status EnterCgroups(const Cgroups& cgroups);
 absl::Status ApplyResources(const Cgroups& cgroups, const Resources& resources);

@@ -84,3 +84,21 @@ import_image() {
   make_rootfs "$scratch/image"
   tar -C "$scratch/image" -c . | docker_ import - "${1:-busybox}" >/dev/null || skip "docker import fails here"
 }
+
+# feature NAME EXPECTED COMMAND...: the output (both streams, lines joined by a blank) matches.
+feature() {
+  local name=$1 pattern=$2 out status=0
+  shift 2
+  out=$("$@" 2>&1 </dev/null) || status=$?
+  out="${out//$'\n'/ } rc=$status"
+  out=${out//$'\r'/}
+  if grep -qE -- "$pattern" <<<"$out"; then
+    echo "ok   $name"
+  else
+    printf 'FAIL %s\n       %s\n' "$name" "${out:0:300}"
+    failures=$((failures + 1))
+  fi
+}
+
+# With a terminal of the client's: script(1) makes one.
+tty_() { timeout -s KILL 60 script -qec "stty rows 24 cols 100; $(printf '%q ' "$@")" /dev/null; }
