@@ -16,6 +16,7 @@
 #include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/memory.h"
 #include "syscalls/handlers/mount.h"
+#include "syscalls/handlers/mount_api.h"
 #include "syscalls/handlers/open.h"
 #include "syscalls/handlers/path.h"
 #include "syscalls/handlers/pipe.h"
@@ -194,8 +195,7 @@ constexpr Table kTable = MakeTable({
     Full<&Munlock>(150, "munlock"),
     Full<&MlockAll>(151, "mlockall"),
     Full<&MunlockAll>(152, "munlockall"),
-    Refused(155, "pivot_root", EPERM,
-            "The sandbox's root mount is fixed; as in a container without CAP_SYS_ADMIN."),
+    Full<&PivotRoot>(155, "pivot_root"),
     Refused(156, "_sysctl", ENOSYS, "Removed in Linux 5.5."),
     Partial<&Prctl>(157, "prctl",
                     "Options of hardware and tracing that a container does not get are EINVAL."),
@@ -206,9 +206,8 @@ constexpr Table kTable = MakeTable({
     Full<&Chroot>(161, "chroot"),
     Full<&Sync>(162, "sync"),
     Partial<&Settimeofday>(164, "settimeofday", "EPERM: the clock belongs to the host."),
-    Partial<&Mount>(165, "mount",
-                    "Own file systems, bind and remount; no propagation, no MS_MOVE."),
-    Partial<&Umount2>(166, "umount2", "MNT_EXPIRE never expires a mount."),
+    Full<&Mount>(165, "mount"),
+    Full<&Umount2>(166, "umount2"),
     Full<&SetHostName>(170, "sethostname"),
     Full<&SetDomainName>(171, "setdomainname"),
     Full<&GetTid>(186, "gettid"),
@@ -275,7 +274,7 @@ constexpr Table kTable = MakeTable({
     Full<&Faccessat>(269, "faccessat"),
     Full<&Pselect6>(270, "pselect6"),
     Full<&Ppoll>(271, "ppoll"),
-    Partial<&Unshare>(272, "unshare", "Files and directories; no namespaces."),
+    Full<&Unshare>(272, "unshare"),
     Full<&SetRobustList>(273, "set_robust_list"),
     Full<&GetRobustList>(274, "get_robust_list"),
     Full<&Splice>(275, "splice"),
@@ -305,7 +304,7 @@ constexpr Table kTable = MakeTable({
     Partial<&ClockAdjtime>(305, "clock_adjtime", "Read only, as without CAP_SYS_TIME."),
     Full<&Syncfs>(306, "syncfs"),
     Full<&Sendmmsg>(307, "sendmmsg"),
-    Refused(308, "setns", EPERM, "There are no other namespaces."),
+    Full<&Setns>(308, "setns"),
     Full<&GetCpu>(309, "getcpu"),
     Full<&ProcessVmReadv>(310, "process_vm_readv"),
     Full<&ProcessVmWritev>(311, "process_vm_writev"),
@@ -329,19 +328,28 @@ constexpr Table kTable = MakeTable({
     Full<&Statx>(332, "statx"),
     Refused(334, "rseq", ENOSYS, "libc does without it."),
     Full<&PidfdSendSignal>(424, "pidfd_send_signal"),
+    Full<&OpenTree>(428, "open_tree"),
+    Partial<&MoveMount>(429, "move_mount", "MOVE_MOUNT_BENEATH is EINVAL."),
+    Full<&Fsopen>(430, "fsopen"),
+    Full<&Fsconfig>(431, "fsconfig"),
+    Full<&Fsmount>(432, "fsmount"),
+    Full<&Fspick>(433, "fspick"),
     Full<&PidfdOpen>(434, "pidfd_open"),
-    Partial<&Clone3>(435, "clone3", "No namespaces, no cgroups."),
+    Partial<&Clone3>(435, "clone3", "No cgroups."),
     Full<&CloseRange>(436, "close_range"),
     Full<&Openat2>(437, "openat2"),
     Full<&PidfdGetfd>(438, "pidfd_getfd"),
     Full<&Faccessat2>(439, "faccessat2"),
     Full<&ProcessMadvise>(440, "process_madvise"),
     Full<&EpollPwait2>(441, "epoll_pwait2"),
+    Full<&MountSetattr>(442, "mount_setattr"),
     Full<&FutexWaitv>(449, "futex_waitv"),
     Full<&Fchmodat2>(452, "fchmodat2"),
     Full<&FutexWake>(454, "futex_wake"),
     Full<&FutexWait>(455, "futex_wait"),
     Full<&FutexRequeue>(456, "futex_requeue"),
+    Full<&Statmount>(457, "statmount"),
+    Full<&Listmount>(458, "listmount"),
 });
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
+#include "sentry/fs/mountable/mountable.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
@@ -78,7 +79,7 @@ class TreeBuilder {
     const Result<void> populated =
         sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
     if (!populated.ok()) return Failed("/dev", populated.error());
-    RegisterTypes();
+    sentry::RegisterFileSystemTypes(kernel_);
     kernel_.vfs().SetCharacterDeviceOpener(
         sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
     Result<sentry::FileSystemRef> shm = NewMemory(01777);
@@ -104,32 +105,6 @@ class TreeBuilder {
       }
     }
     return absl::OkStatus();
-  }
-
-  // What a guest with CAP_SYS_ADMIN may mount itself.
-  void RegisterTypes() {
-    sentry::Vfs& vfs = kernel_.vfs();
-    const uint64_t memory_bytes = kernel_.options().memory_bytes;
-    vfs.RegisterFileSystem(
-        "tmpfs",
-        [this_kernel = &kernel_, memory_bytes](
-            sentry::Task&, std::string_view options) -> Result<sentry::FileSystemRef> {
-          const sentry::TmpfsOptions parsed = TRY(sentry::ParseTmpfsOptions(options, memory_bytes));
-          return sentry::FileSystemRef(
-              sentry::Tmpfs::Create(this_kernel->pool(), this_kernel->clock(), parsed));
-        });
-    const auto add = [&](const char* type, auto make) {
-      vfs.RegisterFileSystem(type,
-                             [make, this_kernel = &kernel_](sentry::Task&, std::string_view)
-                                 -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
-    };
-    add("proc", [](sentry::Kernel& kernel) { return sentry::NewProc(kernel); });
-    add("sysfs", [](sentry::Kernel& kernel) { return sentry::NewSys(kernel); });
-    vfs.RegisterFileSystem("devpts",
-                           [dev_pts = devices_.dev_pts](
-                               sentry::Task&, std::string_view) -> Result<sentry::FileSystemRef> {
-                             return sentry::FileSystemRef(dev_pts);
-                           });
   }
 
   absl::Status MountVolume(const AttachPoint& volume) {

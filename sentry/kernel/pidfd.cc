@@ -1,4 +1,6 @@
 #include "sentry/kernel/pidfd.h"
+#include "sentry/kernel/current_task.h"
+#include "sentry/kernel/pid_view.h"
 
 #include <fcntl.h>
 
@@ -24,7 +26,10 @@ PollMask PidFile::Poll(PollMask interest) {
 }
 
 std::string PidFile::FdInfo() const {
-  const std::string id = std::to_string(pid());
+  const Task* reader = CurrentTask();
+  const int32_t number = pid();
+  const std::string id =
+      std::to_string(reader == nullptr || number < 0 ? number : SeenBy(*reader, number));
   return "Pid:\t" + id + "\nNSpid:\t" + id + "\n";
 }
 

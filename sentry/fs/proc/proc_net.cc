@@ -11,6 +11,7 @@
 
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/socket/inet_ports.h"
 #include "sentry/socket/inet_socket.h"
 #include "sentry/socket/network_namespace.h"
@@ -124,7 +125,7 @@ TextInode::Reader InetTable(int family, int protocol, const char* heading) {
 
 Result<std::string> UnixTable(Task& task) {
   std::string text = "Num       RefCount Protocol Flags    Type St Inode Path\n";
-  for (const std::shared_ptr<UnixSocket>& socket : task.kernel().network().unix_names().All()) {
+  for (const std::shared_ptr<UnixSocket>& socket : (*task.own_namespaces().network).unix_names().All()) {
     text += Format("0000000000000000: %08X %08X %08X %04X %02X %5llu", 2U, 0U,
                    socket->listening() ? kUnixAcceptsFlag : 0U,
                    static_cast<unsigned>(socket->kind().type), socket->state_number(),
@@ -149,8 +150,8 @@ Result<std::string> SocketCounts(Task& task) {
   };
   const size_t tcp = count(AF_INET, IPPROTO_TCP);
   const size_t udp = count(AF_INET, IPPROTO_UDP);
-  const size_t used = task.kernel().network().ports().All().size() +
-                      task.kernel().network().unix_names().All().size();
+  const size_t used = (*task.own_namespaces().network).ports().All().size() +
+                      (*task.own_namespaces().network).unix_names().All().size();
   return Format(
       "sockets: used %zu\nTCP: inuse %zu orphan 0 tw 0 alloc %zu mem 0\nUDP: inuse %zu mem 0\n"
       "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",

@@ -6,8 +6,10 @@
 
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/release.h"
+#include "sentry/kernel/small_namespaces.h"
 
 namespace sentry {
 namespace {
@@ -155,16 +157,16 @@ void AddNames(ProcFileSystem& file_system, StaticDirectory& directory) {
   constexpr size_t kNameBytesMax = 64;
   AddText(
       file_system, directory, "hostname",
-      [](Task& task) -> Result<std::string> { return task.kernel().host_name() + "\n"; }, 0644,
+      [](Task& task) -> Result<std::string> { return task.own_namespaces().uts->host_name() + "\n"; }, 0644,
       [](Task& task, std::string_view text) -> Result<void> {
-        task.kernel().set_host_name(FirstLine(text).substr(0, kNameBytesMax));
+        task.own_namespaces().uts->set_host_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(
       file_system, directory, "domainname",
-      [](Task& task) -> Result<std::string> { return task.kernel().domain_name() + "\n"; }, 0644,
+      [](Task& task) -> Result<std::string> { return task.own_namespaces().uts->domain_name() + "\n"; }, 0644,
       [](Task& task, std::string_view text) -> Result<void> {
-        task.kernel().set_domain_name(FirstLine(text).substr(0, kNameBytesMax));
+        task.own_namespaces().uts->set_domain_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(file_system, directory, "threads-max", [](Task& task) -> Result<std::string> {
