@@ -75,12 +75,11 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
   next->keep_capabilities = false;
   if (!old.no_new_privileges) {
     // Of an owner without a name in the namespace the bits mean nothing.
-    const bool known = UidToGlobal(old.user_namespace, 0) != kInvalidId &&
-                       (old.user_namespace == nullptr ||
-                        (old.user_namespace->FromGlobal(UserNamespace::IdKind::kUser, file.uid) !=
-                             kInvalidId &&
-                         old.user_namespace->FromGlobal(UserNamespace::IdKind::kGroup, file.gid) !=
-                             kInvalidId));
+    const bool known =
+        UidToGlobal(old.user_namespace, 0) != kInvalidId &&
+        (old.user_namespace == nullptr ||
+         (old.user_namespace->FromGlobal(UserNamespace::IdKind::kUser, file.uid) != kInvalidId &&
+          old.user_namespace->FromGlobal(UserNamespace::IdKind::kGroup, file.gid) != kInvalidId));
     const uint32_t mode = known ? file.mode : file.mode & ~static_cast<uint32_t>(S_ISUID | S_ISGID);
     if ((mode & S_ISUID) != 0) next->euid = file.uid;
     // Without the group's execute bit, set-group-ID means mandatory locking.

@@ -262,8 +262,7 @@ void FutexTable::ExitPiState(Task& task, bool final) {
   }
   for (const FutexKey& key : held) {
     const FutexWaiter& first = *pi_states_[key]->waiters.front();
-    const uint32_t new_word =
-        FUTEX_WAITERS | FUTEX_OWNER_DIED | InWord(*first.task);
+    const uint32_t new_word = FUTEX_WAITERS | FUTEX_OWNER_DIED | InWord(*first.task);
     // A word that cannot be written any more is the new owner's problem.
     Result<uint32_t> old_word = first.memory->LoadWord(first.pi_addr);
     while (old_word.ok()) {

@@ -6,9 +6,11 @@
 #include <utility>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespace_counts.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/small_namespaces.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/user_namespace.h"
 #include "sentry/socket/network_namespace.h"
 #include "sentry/vfs/mounts.h"
@@ -213,16 +215,14 @@ std::shared_ptr<Namespace> NamespaceChange::Shown(Task& subject, NamespaceKind k
       return space == nullptr ? counts.initial_user() : space;
     }
     case NamespaceKind::kPid: {
-      const PidViewRef view =
-          for_children ? set->pid_for_children : subject.group().pid_view();
+      const PidViewRef view = for_children ? set->pid_for_children : subject.group().pid_view();
       return view == nullptr ? counts.initial_pid() : view;
     }
   }
   return nullptr;
 }
 
-Result<std::vector<std::shared_ptr<Namespace>>> NamespaceChange::Of(Task& subject,
-                                                                    uint64_t flags) {
+Result<std::vector<std::shared_ptr<Namespace>>> NamespaceChange::Of(Task& subject, uint64_t flags) {
   std::vector<std::shared_ptr<Namespace>> all;
   for (const NamespaceKind kind :
        {NamespaceKind::kUser, NamespaceKind::kMount, NamespaceKind::kUts, NamespaceKind::kIpc,

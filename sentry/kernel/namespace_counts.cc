@@ -3,8 +3,7 @@
 namespace sentry {
 
 NamespaceCounts::NamespaceCounts()
-    : initial_user_(
-          std::make_shared<Namespace>(NamespaceKind::kUser, nullptr, kInitialUserNumber)),
+    : initial_user_(std::make_shared<Namespace>(NamespaceKind::kUser, nullptr, kInitialUserNumber)),
       initial_pid_(std::make_shared<Namespace>(NamespaceKind::kPid, nullptr, kInitialPidNumber)) {
   for (auto& count : counts_) count = std::make_shared<std::atomic<int64_t>>(0);
   for (auto& max : max_) max.store(kDefaultMax, std::memory_order_relaxed);

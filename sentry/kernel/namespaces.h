@@ -13,7 +13,7 @@ class CgroupNamespace;
 class IpcNamespace;
 class MountNamespace;
 class NetworkNamespace;
-class PidNamespace;
+class PidView;
 class TimeNamespace;
 class UtsNamespace;
 
@@ -26,7 +26,7 @@ struct NamespaceSet {
   std::shared_ptr<TimeNamespace> time;
   // What children get.
   std::shared_ptr<TimeNamespace> time_for_children;
-  std::shared_ptr<PidNamespace> pid_for_children;
+  std::shared_ptr<PidView> pid_for_children;
 };
 
 using NamespacesRef = std::shared_ptr<const NamespaceSet>;

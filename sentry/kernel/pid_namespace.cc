@@ -1,11 +1,10 @@
 #include "sentry/kernel/pid_namespace.h"
 
-#include "sentry/kernel/pid_view.h"
-
 #include <algorithm>
 #include <utility>
 
 #include "platform/base/check.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace sentry {

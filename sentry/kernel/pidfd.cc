@@ -1,10 +1,11 @@
 #include "sentry/kernel/pidfd.h"
-#include "sentry/kernel/current_task.h"
-#include "sentry/kernel/pid_view.h"
 
 #include <fcntl.h>
 
 #include <utility>
+
+#include "sentry/kernel/current_task.h"
+#include "sentry/kernel/pid_view.h"
 
 namespace sentry {
 

@@ -24,7 +24,8 @@ bool Has(uint64_t flags, uint64_t wanted) { return (flags & wanted) == wanted; }
 // An id in the initial namespace, and one in each that is nested between it and `view`. `wanted`
 // begins with the innermost.
 base::Result<int32_t> ReserveIds(PidNamespace& pids, const PidViewRef& view,
-                                 const std::vector<int32_t>& wanted) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+                                 const std::vector<int32_t>& wanted)
+    ABSL_NO_THREAD_SAFETY_ANALYSIS {
   const auto levels = static_cast<size_t>(view == nullptr ? 0 : view->level());
   if (wanted.size() > levels + 1) return Errno(EINVAL);
   const int32_t id = TRY(pids.ReserveIdLocked(wanted.size() > levels ? wanted[levels] : 0));
@@ -125,8 +126,7 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
   const SharerCount fds_sharers = init.fds_sharers;
 
   const absl::MutexLock lock(&pids.tree_mu());
-  const PidViewRef view =
-      thread ? parent_group.pid_view() : init.namespaces->pid_for_children;
+  const PidViewRef view = thread ? parent_group.pid_view() : init.namespaces->pid_for_children;
   base::Result<int32_t> id = ReserveIds(pids, view, arguments.set_tid);
   if (!id.ok()) {
     // Only the counts: memory and files that are the child's alone go with `init`.

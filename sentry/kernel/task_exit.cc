@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/time/time.h"
-
 #include "sentry/kernel/child_wait.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/job_control.h"
@@ -207,7 +206,8 @@ void TaskExit::KillNamespaceLocked(ThreadGroup& init) {
   PidNamespace& pids = init.kernel().pids();
   pids.tree_mu().AssertHeld();
   for (const auto& [id, group] : pids.GroupsLocked()) {
-    if (group.get() == &init || group->zombie_ || !IsSameOrInside(group->pid_view(), init.pid_view()))
+    if (group.get() == &init || group->zombie_ ||
+        !IsSameOrInside(group->pid_view(), init.pid_view()))
       continue;
     (void)SignalDelivery::Send(*group, nullptr, SignalInfo::FromKernel(SIGKILL), true);
   }

@@ -71,7 +71,8 @@ ThreadGroup::ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandl
       limits_(limits),
       exit_signal_(exit_signal),
       handlers_(std::move(handlers)) {
-  unkillable_.store(is_init_ && (id != 1 || !kernel.options().init_is_killable), std::memory_order_relaxed);
+  unkillable_.store(is_init_ && (id != 1 || !kernel.options().init_is_killable),
+                    std::memory_order_relaxed);
 }
 
 ThreadGroup::~ThreadGroup() = default;

@@ -67,7 +67,7 @@ Result<std::vector<IdExtent>> ParseMap(std::string_view text) {
 }
 
 const IdExtent* FindExtent(const std::vector<IdExtent>& extents, uint32_t id,
-                           uint32_t IdExtent::*first) {
+                           uint32_t IdExtent::* first) {
   const auto after = std::upper_bound(
       extents.begin(), extents.end(), id,
       [first](uint32_t wanted, const IdExtent& extent) { return wanted < extent.*first; });
@@ -137,8 +137,7 @@ bool UserNamespace::MayMap(IdKind kind, const Credentials& opener, const Credent
                            [](const IdExtent& extent) { return extent.outside == 0; })) {
     // File capabilities of the parent's root would be the child's to set.
     const bool inside = opener.user_namespace.get() == this;
-    if (inside ? !parent_could_set_file_caps_
-               : !opener.HasCapabilityIn(parent(), CAP_SETFCAP))
+    if (inside ? !parent_could_set_file_caps_ : !opener.HasCapabilityIn(parent(), CAP_SETFCAP))
       return false;
   }
   if (extents.size() == 1 && extents[0].count == 1 && owner_uid_ == opener.euid) {
@@ -153,15 +152,14 @@ bool UserNamespace::MayMap(IdKind kind, const Credentials& opener, const Credent
 Result<void> UserNamespace::WriteMap(IdKind kind, const Credentials& opener,
                                      const Credentials& writer, std::string_view text) {
   if (text.size() >= kMapTextBytesMax) return Errno(EINVAL);
-  if (opener.user_namespace.get() != this && opener.user_namespace != parent())
-    return Errno(EPERM);
+  if (opener.user_namespace.get() != this && opener.user_namespace != parent()) return Errno(EPERM);
   const absl::MutexLock lock(&mu_);
   if (map(kind) != nullptr) return Errno(EPERM);
   // Of the file's opener over this one, which is its owner's in the parent by being that.
-  const bool rules = opener.user_namespace.get() == this
-                         ? ((opener.effective >> CAP_SYS_ADMIN) & 1) != 0
-                         : opener.HasCapabilityIn(parent(), CAP_SYS_ADMIN) ||
-                               opener.euid == owner_uid_;
+  const bool rules =
+      opener.user_namespace.get() == this
+          ? ((opener.effective >> CAP_SYS_ADMIN) & 1) != 0
+          : opener.HasCapabilityIn(parent(), CAP_SYS_ADMIN) || opener.euid == owner_uid_;
   if (!rules) return Errno(EPERM);
   std::vector<IdExtent> extents = TRY(ParseMap(text));
   if (!MayMap(kind, opener, writer, extents)) return Errno(EPERM);

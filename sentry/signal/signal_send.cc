@@ -12,9 +12,9 @@
 #include "platform/base/check.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_view.h"
-#include "sentry/kernel/user_namespace.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/time/process_timers.h"
 

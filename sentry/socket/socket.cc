@@ -15,14 +15,14 @@
 
 #include "sentry/fs/anon/anonymous_files.h"
 #include "sentry/kernel/current_task.h"
+#include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_view.h"
-#include "sentry/kernel/user_namespace.h"
-#include "sentry/socket/network_namespace.h"
-#include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/network_namespace.h"
 
 namespace sentry {
 namespace {

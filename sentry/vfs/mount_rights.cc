@@ -74,8 +74,7 @@ Result<void> MayReveal(Task& task, const FileSystem& file_system, uint64_t* moun
 Result<void> Reconfigure(Mounts& mounts, FileSystem& file_system, uint64_t super_flags,
                          std::string_view options) {
   const uint64_t before = file_system.super_flags();
-  if ((super_flags & MS_RDONLY) != 0 && (before & MS_RDONLY) == 0 &&
-      mounts.HasWriters(file_system))
+  if ((super_flags & MS_RDONLY) != 0 && (before & MS_RDONLY) == 0 && mounts.HasWriters(file_system))
     return Errno(EBUSY);
   TRY(file_system.Reconfigure(options));
   file_system.set_super_flags(super_flags & ~uint64_t{MS_SILENT});

@@ -14,10 +14,13 @@ struct FlagName {
 };
 
 // Of the mount, and of the file system.
-constexpr FlagName kMountFlags[] = {
-    {MS_NOSUID, ",nosuid"},     {MS_NODEV, ",nodev"},           {MS_NOEXEC, ",noexec"},
-    {MS_NOATIME, ",noatime"},   {MS_NODIRATIME, ",nodiratime"}, {MS_RELATIME, ",relatime"},
-    {kMountNoSymlinkFollow, ",nosymfollow"}};
+constexpr FlagName kMountFlags[] = {{MS_NOSUID, ",nosuid"},
+                                    {MS_NODEV, ",nodev"},
+                                    {MS_NOEXEC, ",noexec"},
+                                    {MS_NOATIME, ",noatime"},
+                                    {MS_NODIRATIME, ",nodiratime"},
+                                    {MS_RELATIME, ",relatime"},
+                                    {kMountNoSymlinkFollow, ",nosymfollow"}};
 constexpr FlagName kSuperFlags[] = {{MS_SYNCHRONOUS, ",sync"},
                                     {MS_DIRSYNC, ",dirsync"},
                                     {MS_MANDLOCK, ",mand"},

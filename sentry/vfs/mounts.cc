@@ -205,9 +205,7 @@ void Mounts::Shutdown() {
   Clear(*space);
 }
 
-Path Mounts::initial_root() const {
-  return initial_ == nullptr ? Path{} : RootOf(*initial_);
-}
+Path Mounts::initial_root() const { return initial_ == nullptr ? Path{} : RootOf(*initial_); }
 
 Path Mounts::RootOf(const MountNamespace& space) const {
   const absl::ReaderMutexLock lock(&mu_);

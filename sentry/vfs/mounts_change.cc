@@ -121,8 +121,7 @@ Mounts::Tree Mounts::TreeOfLocked(Mount& top) const {
   return tree;
 }
 
-void Mounts::InsertBelowLocked(Mount& mount, Mount& parent, const DentryRef& at,
-                               Dropped* dropped) {
+void Mounts::InsertBelowLocked(Mount& mount, Mount& parent, const DentryRef& at, Dropped* dropped) {
   Mount* covered = FindLocked(parent, *at);
   if (covered != nullptr) UnlinkLocked(*covered, dropped);
   LinkLocked(mount, parent, at);
@@ -178,17 +177,17 @@ Result<void> Mounts::AtMountpoint(const Path& at, Action&& action) {
 }
 
 Result<void> Mounts::Attach(MountNamespace& space, const MountRef& mount, Path at) {
-  return AtMountpoint(at, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS
-                      -> Result<void> {
-    if (place.mount->space_ != &space) return Errno(EINVAL);
-    // The same thing twice at one place.
-    if (place.mount->file_system == mount->file_system && IsRootOfMount(place) &&
-        place.mount->root == mount->root)
-      return Errno(EBUSY);
-    if (mount->root->is_symlink()) return Errno(EINVAL);
-    if (place.dentry->is_directory() != mount->root->is_directory()) return Errno(ENOTDIR);
-    return GraftLocked({mount}, space, place, false, dropped);
-  });
+  return AtMountpoint(
+      at, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS -> Result<void> {
+        if (place.mount->space_ != &space) return Errno(EINVAL);
+        // The same thing twice at one place.
+        if (place.mount->file_system == mount->file_system && IsRootOfMount(place) &&
+            place.mount->root == mount->root)
+          return Errno(EBUSY);
+        if (mount->root->is_symlink()) return Errno(EINVAL);
+        if (place.dentry->is_directory() != mount->root->is_directory()) return Errno(ENOTDIR);
+        return GraftLocked({mount}, space, place, false, dropped);
+      });
 }
 
 bool Mounts::HasLockedChildrenLocked(const Mount& mount, const DentryRef& root) const {
@@ -201,23 +200,23 @@ Result<MountRef> Mounts::Bind(MountNamespace& space, const Path& source, const P
                               bool recursive) {
   MountRef top;
   if (source.mount->anonymous || WouldLoop(*source.dentry, space)) return Errno(EINVAL);
-  TRY(AtMountpoint(at, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS
-                   -> Result<void> {
-    Mount& from = *source.mount;
-    if (place.mount->space_ != &space || from.unbindable_) return Errno(EINVAL);
-    // Files that name namespaces are bound from a mount that is in no tree.
-    if (from.space_ != &space && from.file_system->type_name() != "nsfs") return Errno(EINVAL);
-    if (!recursive && HasLockedChildrenLocked(from, source.dentry)) return Errno(EINVAL);
-    if (place.dentry->is_directory() != source.dentry->is_directory()) return Errno(ENOTDIR);
-    const Tree tree = TRY(
-        CopyTreeLocked(from, source.dentry, {.namespace_files_too = true}, recursive, dropped));
-    tree.front()->flags.fetch_and(~kMountLocked, std::memory_order_relaxed);
-    const Result<void> grafted = GraftLocked(tree, space, place, false, dropped);
-    if (!grafted.ok()) DiscardLocked(tree, dropped);
-    if (grafted.ok()) top = tree.front();
-    dropped->insert(dropped->end(), tree.begin(), tree.end());
-    return grafted;
-  }));
+  TRY(AtMountpoint(
+      at, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS -> Result<void> {
+        Mount& from = *source.mount;
+        if (place.mount->space_ != &space || from.unbindable_) return Errno(EINVAL);
+        // Files that name namespaces are bound from a mount that is in no tree.
+        if (from.space_ != &space && from.file_system->type_name() != "nsfs") return Errno(EINVAL);
+        if (!recursive && HasLockedChildrenLocked(from, source.dentry)) return Errno(EINVAL);
+        if (place.dentry->is_directory() != source.dentry->is_directory()) return Errno(ENOTDIR);
+        const Tree tree = TRY(
+            CopyTreeLocked(from, source.dentry, {.namespace_files_too = true}, recursive, dropped));
+        tree.front()->flags.fetch_and(~kMountLocked, std::memory_order_relaxed);
+        const Result<void> grafted = GraftLocked(tree, space, place, false, dropped);
+        if (!grafted.ok()) DiscardLocked(tree, dropped);
+        if (grafted.ok()) top = tree.front();
+        dropped->insert(dropped->end(), tree.begin(), tree.end());
+        return grafted;
+      }));
   return top;
 }
 
@@ -239,17 +238,17 @@ Result<void> Mounts::CheckMoveLocked(const MountNamespace& space, const Path& fr
 }
 
 Result<void> Mounts::Move(MountNamespace& space, const Path& from, const Path& to) {
-  return AtMountpoint(to, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS
-                      -> Result<void> {
-    TRY(CheckMoveLocked(space, from, place));
-    const Tree tree = TreeOfLocked(*from.mount);
-    dropped->insert(dropped->end(), tree.begin(), tree.end());
-    for (const MountRef& mount : tree) {
-      if (mount->unbindable_ && place.mount->group_ != nullptr) return Errno(EINVAL);
-      if (WouldLoop(*mount->root, space)) return Errno(ELOOP);
-    }
-    return GraftLocked(tree, space, place, true, dropped);
-  });
+  return AtMountpoint(
+      to, [&](const Path& place, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS -> Result<void> {
+        TRY(CheckMoveLocked(space, from, place));
+        const Tree tree = TreeOfLocked(*from.mount);
+        dropped->insert(dropped->end(), tree.begin(), tree.end());
+        for (const MountRef& mount : tree) {
+          if (mount->unbindable_ && place.mount->group_ != nullptr) return Errno(EINVAL);
+          if (WouldLoop(*mount->root, space)) return Errno(ELOOP);
+        }
+        return GraftLocked(tree, space, place, true, dropped);
+      });
 }
 
 Result<void> Mounts::SetPropagation(MountNamespace& space, const Path& at, Propagation propagation,
@@ -452,24 +451,25 @@ Result<void> Mounts::CheckPivotLocked(const MountNamespace& space, const Path& r
 
 Result<void> Mounts::PivotRoot(MountNamespace& space, const Path& root, const Path& new_root,
                                const Path& put_old) {
-  return AtMountpoint(put_old, [&](const Path& old, Dropped* dropped) ABSL_NO_THREAD_SAFETY_ANALYSIS
-                      -> Result<void> {
-    TRY(CheckPivotLocked(space, root, new_root, old));
-    Mount& root_mount = *root.mount;
-    Mount& new_mount = *new_root.mount;
-    Mount& below_root = *root_mount.parent_;
-    const DentryRef place_of_root = root_mount.mountpoint_;
-    UnlinkLocked(new_mount, dropped);
-    UnlinkLocked(root_mount, dropped);
-    if (root_mount.has_flag(kMountLocked)) {
-      new_mount.flags.fetch_or(kMountLocked, std::memory_order_relaxed);
-      root_mount.flags.fetch_and(~kMountLocked, std::memory_order_relaxed);
-    }
-    LinkLocked(root_mount, *old.mount, old.dentry);
-    LinkLocked(new_mount, below_root, place_of_root);
-    TouchLocked(space);
-    return {};
-  });
+  return AtMountpoint(put_old,
+                      [&](const Path& old, Dropped* dropped)
+                          ABSL_NO_THREAD_SAFETY_ANALYSIS -> Result<void> {
+                            TRY(CheckPivotLocked(space, root, new_root, old));
+                            Mount& root_mount = *root.mount;
+                            Mount& new_mount = *new_root.mount;
+                            Mount& below_root = *root_mount.parent_;
+                            const DentryRef place_of_root = root_mount.mountpoint_;
+                            UnlinkLocked(new_mount, dropped);
+                            UnlinkLocked(root_mount, dropped);
+                            if (root_mount.has_flag(kMountLocked)) {
+                              new_mount.flags.fetch_or(kMountLocked, std::memory_order_relaxed);
+                              root_mount.flags.fetch_and(~kMountLocked, std::memory_order_relaxed);
+                            }
+                            LinkLocked(root_mount, *old.mount, old.dentry);
+                            LinkLocked(new_mount, below_root, place_of_root);
+                            TouchLocked(space);
+                            return {};
+                          });
 }
 
 Result<MountNamespaceRef> Mounts::CloneTree(MountNamespace& space, const Path& source,

@@ -23,9 +23,7 @@ using base::Result;
 
 Vfs::Vfs() : impl_(std::make_unique<Impl>()) {}
 
-Vfs::~Vfs() {
-  impl_->mounts->Shutdown();
-}
+Vfs::~Vfs() { impl_->mounts->Shutdown(); }
 
 Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view name,
                                     bool locked) {
@@ -102,8 +100,8 @@ Result<Vfs::Looked> Vfs::Look(const Caller& caller, const Path& base, std::strin
     }
   }
   const Path found = TRY(Walk(caller, base, path, options));
-  return Looked{TRY(found.dentry->inode()->GetAttributes()), found.mount->id, found.mount->unique_id,
-                found.dentry == found.mount->root};
+  return Looked{TRY(found.dentry->inode()->GetAttributes()), found.mount->id,
+                found.mount->unique_id, found.dentry == found.mount->root};
 }
 
 Result<LastStep> Vfs::WalkToParent(const Caller& caller, const Path& base, std::string_view path,

@@ -47,7 +47,7 @@ uint32_t ModeWithoutPrivileges(const Attributes& attributes, const Credentials& 
   uint32_t mode = attributes.mode & ~static_cast<uint32_t>(S_ISUID);
   const bool group_can_execute = (attributes.mode & S_IXGRP) != 0;
   if (group_can_execute || (!who.InGroup(attributes.gid) &&
-       !who.HasCapabilityOver(attributes.uid, attributes.gid, CAP_FSETID))) {
+                            !who.HasCapabilityOver(attributes.uid, attributes.gid, CAP_FSETID))) {
     mode &= ~static_cast<uint32_t>(S_ISGID);
   }
   return mode & 07777U;
@@ -77,7 +77,8 @@ Result<void> Vfs::SetAttributes(const Caller& caller, const Path& path,
     if (old.IsDirectory()) return Errno(EISDIR);
     if (!old.IsRegular()) return Errno(EINVAL);
     TRY(inode.CheckPermission(who, W_OK));
-    if (!who.HasCapabilityOver(old.uid, old.gid, CAP_FSETID) && (old.mode & (S_ISUID | S_ISGID)) != 0) {
+    if (!who.HasCapabilityOver(old.uid, old.gid, CAP_FSETID) &&
+        (old.mode & (S_ISUID | S_ISGID)) != 0) {
       changes.mode = ModeWithoutPrivileges(old, who);
     }
   }

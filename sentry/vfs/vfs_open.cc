@@ -122,7 +122,8 @@ Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, cons
     AttributeChanges changes;
     changes.size = 0;
     const Attributes old = TRY(inode.GetAttributes());
-    if ((old.mode & (S_ISUID | S_ISGID)) != 0 && !caller.credentials().HasCapabilityOver(old.uid, old.gid, CAP_FSETID)) {
+    if ((old.mode & (S_ISUID | S_ISGID)) != 0 &&
+        !caller.credentials().HasCapabilityOver(old.uid, old.gid, CAP_FSETID)) {
       changes.mode = ModeWithoutPrivileges(old, caller.credentials());
     }
     const Result<void> result = inode.SetAttributes(changes);

@@ -127,7 +127,8 @@ Result<void> SetTimes(Task& task, int32_t directory_fd, UserAddr path_addr, int3
 sentry::CredentialsRef RealCredentials(const sentry::CredentialsRef& mine) {
   const sentry::Credentials& own = *mine;
   const bool fixes_up = (own.securebits & SECBIT_NO_SETUID_FIXUP) == 0;
-  const sentry::CapabilitySet effective = own.uid == sentry::UidToGlobal(own.user_namespace, 0) ? own.permitted : 0;
+  const sentry::CapabilitySet effective =
+      own.uid == sentry::UidToGlobal(own.user_namespace, 0) ? own.permitted : 0;
   if (own.fsuid == own.uid && own.fsgid == own.gid && (!fixes_up || own.effective == effective)) {
     return mine;
   }

@@ -242,7 +242,8 @@ Result<uint32_t> SetFsUid(Task& task, uint32_t uid) {
     if (IsSet(old, SECURE_NO_SETUID_FIXUP)) return {};
     const uint32_t root = sentry::UidToGlobal(old.user_namespace, 0);
     if (old.fsuid == root && uid != root) next.effective &= ~kFileSystemCapabilities;
-    if (old.fsuid != root && uid == root) next.effective |= next.permitted & kFileSystemCapabilities;
+    if (old.fsuid != root && uid == root)
+      next.effective |= next.permitted & kFileSystemCapabilities;
     return {};
   });
   (void)changed;  // A refusal shows by the unchanged value of the next call.

@@ -9,8 +9,8 @@
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
-#include "sentry/vfs/notify.h"
 #include "sentry/vfs/mounts.h"
+#include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs.h"
 #include "syscalls/handlers/paths.h"
 

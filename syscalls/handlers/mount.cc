@@ -73,8 +73,8 @@ Result<void> NewMount(Task& task, const Path& target, const std::string& type,
   sentry::FileSystemRef file_system =
       TRY(sentry::MakeFileSystem(task, type, source, data, flags & sentry::kSuperSettable));
   TRY(sentry::MayReveal(task, *file_system, &mount_flags));
-  const sentry::MountRef mount = vfs.mounts().NewMount(
-      std::move(file_system), source.empty() ? "none" : source, mount_flags);
+  const sentry::MountRef mount =
+      vfs.mounts().NewMount(std::move(file_system), source.empty() ? "none" : source, mount_flags);
   return vfs.mounts().Attach(SpaceOf(task), mount, target);
 }
 
@@ -121,10 +121,11 @@ Result<void> Mount(Task& task, UserAddr source_addr, UserAddr target_addr, UserA
 Result<void> Umount2(Task& task, UserAddr target_addr, int32_t flags) {
   if ((flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, target_addr));
-  const Path target =
-      TRY(WalkAt(task, AT_FDCWD, path, (flags & UMOUNT_NOFOLLOW) != 0 ? AT_SYMLINK_NOFOLLOW : 0));
-  if (!sentry::MayMount(task)) return Errno(EPERM);
   sentry::Mounts& mounts = VfsOf(task).mounts();
+  // "." may have something on top of it (LOOKUP_MOUNTPOINT).
+  const Path target = mounts.Topmost(
+      TRY(WalkAt(task, AT_FDCWD, path, (flags & UMOUNT_NOFOLLOW) != 0 ? AT_SYMLINK_NOFOLLOW : 0)));
+  if (!sentry::MayMount(task)) return Errno(EPERM);
   sentry::MountNamespace& space = SpaceOf(task);
   const sentry::Mount& mount = *target.mount;
   if (target.dentry != mount.root || !mounts.IsIn(mount, space) ||

@@ -39,10 +39,10 @@ namespace {
 constexpr uint64_t kAttributeNoSymlinkFollow = 0x200000;  // MOUNT_ATTR_NOSYMFOLLOW
 constexpr uint64_t kAttributeIdMap = 0x100000;            // MOUNT_ATTR_IDMAP
 constexpr uint64_t kAtimeAttributes = 0x70;               // MOUNT_ATTR__ATIME
-constexpr uint64_t kKnownAttributes = 0x7 | 0x8 | kAtimeAttributes | 0x80 |
-                                      kAttributeNoSymlinkFollow;
-constexpr uint32_t kSetGroup = 0x100;  // MOVE_MOUNT_SET_GROUP
-constexpr uint32_t kBeneath = 0x200;   // MOVE_MOUNT_BENEATH
+constexpr uint64_t kKnownAttributes =
+    0x7 | 0x8 | kAtimeAttributes | 0x80 | kAttributeNoSymlinkFollow;
+constexpr uint32_t kSetGroup = 0x100;     // MOVE_MOUNT_SET_GROUP
+constexpr uint32_t kBeneath = 0x200;      // MOVE_MOUNT_BENEATH
 constexpr uint32_t kCreateExclusive = 8;  // FSCONFIG_CMD_CREATE_EXCL
 constexpr size_t kParameterBytesMax = 256;
 
@@ -120,9 +120,8 @@ Result<int32_t> Fspick(Task& task, int32_t directory_fd, UserAddr path, uint32_t
   const Path target = TRY(WalkWithEmpty(task, directory_fd, path, (flags & FSPICK_EMPTY_PATH) != 0,
                                         (flags & FSPICK_SYMLINK_NOFOLLOW) == 0));
   if (target.dentry != target.mount->root) return Errno(EINVAL);
-  return task.InstallFile(
-      std::make_shared<MountContextFile>(task, target.mount->file_system),
-      (flags & FSPICK_CLOEXEC) != 0);
+  return task.InstallFile(std::make_shared<MountContextFile>(task, target.mount->file_system),
+                          (flags & FSPICK_CLOEXEC) != 0);
 }
 
 Result<void> Fsconfig(Task& task, int32_t fd, uint32_t command, UserAddr key_addr,
@@ -176,8 +175,8 @@ Result<int32_t> Fsmount(Task& task, int32_t fd, uint32_t flags, uint32_t attribu
   sentry::Mounts& mounts = VfsOf(task).mounts();
   const sentry::MountRef mount = mounts.NewMount(file_system, context->source(), mount_flags);
   sentry::MountNamespaceRef tree = mounts.DetachedTree(SpaceOf(task), mount);
-  auto file = std::make_shared<sentry::DetachedTreeFile>(Path{mount, mount->root}, task,
-                                                         std::move(tree));
+  auto file =
+      std::make_shared<sentry::DetachedTreeFile>(Path{mount, mount->root}, task, std::move(tree));
   return task.InstallFile(std::move(file), (flags & FSMOUNT_CLOEXEC) != 0);
 }
 
@@ -187,9 +186,9 @@ Result<void> MoveMount(Task& task, int32_t from_fd, UserAddr from_path, int32_t 
   if (!sentry::MayMount(task)) return Errno(EPERM);
   if ((flags & ~kKnown) != 0) return Errno(EINVAL);
   if ((flags & (kBeneath | kSetGroup)) == (kBeneath | kSetGroup)) return Errno(EINVAL);
-  const Path from = TRY(WalkWithEmpty(task, from_fd, from_path,
-                                      (flags & MOVE_MOUNT_F_EMPTY_PATH) != 0,
-                                      (flags & MOVE_MOUNT_F_SYMLINKS) != 0));
+  const Path from =
+      TRY(WalkWithEmpty(task, from_fd, from_path, (flags & MOVE_MOUNT_F_EMPTY_PATH) != 0,
+                        (flags & MOVE_MOUNT_F_SYMLINKS) != 0));
   const Path to = TRY(WalkWithEmpty(task, to_fd, to_path, (flags & MOVE_MOUNT_T_EMPTY_PATH) != 0,
                                     (flags & MOVE_MOUNT_T_SYMLINKS) != 0));
   sentry::Mounts& mounts = VfsOf(task).mounts();
@@ -199,8 +198,8 @@ Result<void> MoveMount(Task& task, int32_t from_fd, UserAddr from_path, int32_t 
 }
 
 Result<int32_t> OpenTree(Task& task, int32_t directory_fd, UserAddr path, uint32_t flags) {
-  constexpr uint32_t kKnown = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE |
-                              AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+  constexpr uint32_t kKnown = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW |
+                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
   if ((flags & ~kKnown) != 0) return Errno(EINVAL);
   if ((flags & (AT_RECURSIVE | OPEN_TREE_CLONE)) == AT_RECURSIVE) return Errno(EINVAL);
   const bool clones = (flags & OPEN_TREE_CLONE) != 0;
@@ -211,8 +210,8 @@ Result<int32_t> OpenTree(Task& task, int32_t directory_fd, UserAddr path, uint32
   if (!clones)
     return task.InstallFile(TRY(VfsOf(task).OpenPath(task, source, O_PATH)), close_on_exec);
   Path root;
-  sentry::MountNamespaceRef tree = TRY(VfsOf(task).mounts().CloneTree(
-      SpaceOf(task), source, (flags & AT_RECURSIVE) != 0, &root));
+  sentry::MountNamespaceRef tree = TRY(
+      VfsOf(task).mounts().CloneTree(SpaceOf(task), source, (flags & AT_RECURSIVE) != 0, &root));
   return task.InstallFile(
       std::make_shared<sentry::DetachedTreeFile>(std::move(root), task, std::move(tree)),
       close_on_exec);
@@ -253,7 +252,7 @@ Result<void> MountSetattr(Task& task, int32_t directory_fd, UserAddr path, uint3
   }
   if (wanted.propagation != 0) {
     change.has_propagation = true;
-    change.propagation = wanted.propagation == MS_SHARED   ? sentry::Propagation::kShared
+    change.propagation = wanted.propagation == MS_SHARED    ? sentry::Propagation::kShared
                          : wanted.propagation == MS_SLAVE   ? sentry::Propagation::kSlave
                          : wanted.propagation == MS_PRIVATE ? sentry::Propagation::kPrivate
                                                             : sentry::Propagation::kUnbindable;

@@ -72,9 +72,7 @@ int32_t GlobalOrNone(Task& task, int32_t id) {
 
 Result<int32_t> GetPid(Task& task) { return sentry::SeenBy(task, task.group().id()); }
 Result<int32_t> GetTid(Task& task) { return sentry::SeenBy(task, task.tid()); }
-Result<int32_t> GetPpid(Task& task) {
-  return sentry::SeenBy(task, task.group().parent_id());
-}
+Result<int32_t> GetPpid(Task& task) { return sentry::SeenBy(task, task.group().parent_id()); }
 Result<int32_t> GetPgrp(Task& task) {
   return sentry::SeenBy(task, task.group().process_group_id());
 }
@@ -205,8 +203,7 @@ Result<void> Setns(Task& task, int32_t fd, int32_t type) {
   if (subject == nullptr) return Errno(ESRCH);
   if (!MayTrace(task.own_credentials(), &task.group(), *subject, sentry::TraceIds::kReal))
     return Errno(EPERM);
-  return sentry::NamespaceChange::Enter(task,
-                                        TRY(sentry::NamespaceChange::Of(*subject, kinds)));
+  return sentry::NamespaceChange::Enter(task, TRY(sentry::NamespaceChange::Of(*subject, kinds)));
 }
 
 Result<void> Exit(Task& task, int32_t status) {
@@ -233,8 +230,7 @@ Result<int32_t> Wait4(Task& task, int32_t pid, UserAddr status, int32_t options,
     request.id = GlobalOrNone(task, pid);
   } else if (pid != -1) {
     request.which = WaitRequest::Which::kProcessGroup;
-    request.id =
-        pid == 0 ? task.group().process_group_id() : GlobalOrNone(task, -pid);
+    request.id = pid == 0 ? task.group().process_group_id() : GlobalOrNone(task, -pid);
   }
   const WaitResult result = TRY(sentry::ChildWait::Wait(task, request));
   if (result.pid == 0) return 0;

@@ -82,8 +82,8 @@ Result<void> ForEachTask(Task& task, int32_t which, int32_t who, bool threads_of
       break;
     }
     case PRIO_PGRP:
-      for (const auto& group : pids.Members(
-               who == 0 ? task.group().process_group_id() : sentry::ToGlobal(task, who))) {
+      for (const auto& group :
+           pids.Members(who == 0 ? task.group().process_group_id() : sentry::ToGlobal(task, who))) {
         for (const TaskRef& member : group->tasks()) {
           TRY(visit_one(member));
           if (!threads_of_process) break;

@@ -97,7 +97,8 @@ Result<void> SendToMany(Task& task, const std::vector<std::shared_ptr<ThreadGrou
 Result<void> SendToThread(Task& task, int32_t tgid, int32_t tid, const SignalInfo& info,
                           int32_t signal) {
   const TaskRef target = sentry::FindTaskFor(task, tid);
-  if (target == nullptr || (tgid > 0 && target->group().id() != sentry::ToGlobal(task, tgid))) return Errno(ESRCH);
+  if (target == nullptr || (tgid > 0 && target->group().id() != sentry::ToGlobal(task, tgid)))
+    return Errno(ESRCH);
   TRY(CheckPermission(task, target->group(), signal));
   if (signal == 0 || target->HasExited()) return {};
   return target->SendSignal(info);
@@ -113,8 +114,8 @@ Result<SignalInfo> CopyInInfo(Task& task, UserAddr address) {
 
 // Nobody may pretend to be the kernel or kill(2) to another process.
 Result<void> CheckForgery(Task& task, const SignalInfo& info, int32_t pid) {
-  if ((info.code >= 0 || info.code == SI_TKILL) &&
-      pid != sentry::SeenBy(task, task.group().id())) return Errno(EPERM);
+  if ((info.code >= 0 || info.code == SI_TKILL) && pid != sentry::SeenBy(task, task.group().id()))
+    return Errno(EPERM);
   return {};
 }
 
@@ -249,12 +250,11 @@ Result<void> Kill(Task& task, int32_t pid, int32_t signal) {
   if (pid == INT32_MIN) return Errno(ESRCH);
   if (pid != -1) return SendToMany(task, pids.Members(sentry::ToGlobal(task, -pid)), signal);
   std::vector<std::shared_ptr<ThreadGroup>> all = pids.Groups();
-  std::erase_if(
-      all, [&](const auto& group) {
-        // Everybody in the caller's PID namespace but its init.
-        const int32_t seen = sentry::SeenBy(task, group->id());
-        return seen <= 1 || group.get() == &task.group();
-      });
+  std::erase_if(all, [&](const auto& group) {
+    // Everybody in the caller's PID namespace but its init.
+    const int32_t seen = sentry::SeenBy(task, group->id());
+    return seen <= 1 || group.get() == &task.group();
+  });
   return SendToMany(task, all, signal);
 }
 

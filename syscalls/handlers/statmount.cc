@@ -166,8 +166,7 @@ Result<void> Statmount(Task& task, UserAddr request_addr, UserAddr buffer, uint6
   if ((wanted & kPropagateFrom) != 0) {
     out.mask |= kPropagateFrom;
     if (view.master_group != 0)
-      out.propagate_from =
-          static_cast<uint64_t>(vfs.mounts().DominatingGroup(view, space, root));
+      out.propagate_from = static_cast<uint64_t>(vfs.mounts().DominatingGroup(view, space, root));
   }
   if ((wanted & kType) != 0) {
     out.mask |= kType;

@@ -46,8 +46,7 @@ Result<ClockKind> ResolveCpuClock(Task& task, int32_t clock_id) {
     if (kind.thread == nullptr || &kind.thread->group() != &task.group()) return Errno(EINVAL);
   } else {
     kind.base = Base::kProcessCpu;
-    kind.group =
-        id == 0 || id == task.tid() ? task.group_ref() : sentry::FindGroupFor(task, id);
+    kind.group = id == 0 || id == task.tid() ? task.group_ref() : sentry::FindGroupFor(task, id);
     if (kind.group == nullptr) return Errno(EINVAL);
   }
   return kind;

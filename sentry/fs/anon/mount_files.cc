@@ -25,12 +25,15 @@ struct SuperFlag {
   uint64_t flag;
   bool set;
 };
-constexpr SuperFlag kSuperFlags[] = {
-    {"ro", MS_RDONLY, true},         {"rw", MS_RDONLY, false},
-    {"sync", MS_SYNCHRONOUS, true},  {"async", MS_SYNCHRONOUS, false},
-    {"dirsync", MS_DIRSYNC, true},   {"lazytime", MS_LAZYTIME, true},
-    {"nolazytime", MS_LAZYTIME, false}, {"mand", MS_MANDLOCK, true},
-    {"nomand", MS_MANDLOCK, false}};
+constexpr SuperFlag kSuperFlags[] = {{"ro", MS_RDONLY, true},
+                                     {"rw", MS_RDONLY, false},
+                                     {"sync", MS_SYNCHRONOUS, true},
+                                     {"async", MS_SYNCHRONOUS, false},
+                                     {"dirsync", MS_DIRSYNC, true},
+                                     {"lazytime", MS_LAZYTIME, true},
+                                     {"nolazytime", MS_LAZYTIME, false},
+                                     {"mand", MS_MANDLOCK, true},
+                                     {"nomand", MS_MANDLOCK, false}};
 
 }  // namespace
 

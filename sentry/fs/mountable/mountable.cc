@@ -53,21 +53,21 @@ void RegisterFileSystemTypes(Kernel& kernel) {
   FileSystemTypes& types = kernel.vfs().file_system_types();
   types.Register("tmpfs", TmpfsType(kernel, true));
   types.Register("ramfs", TmpfsType(kernel, false));
-  types.Register("proc", {.make = [&kernel](const FileSystemType::Request& request) -> Result<FileSystemRef> {
-                            const ProcOptions options = TRY(ParseProcOptions(request.options));
-                            PidViewRef view;
-                            if (request.task != nullptr)
-                              view = request.task->group().pid_view();
-                            return NewProc(kernel, std::move(view), options);
-                          },
-                          .check = [](std::string_view key, std::string_view value,
-                                      bool has_value) -> Result<void> {
-                            std::string item(key);
-                            if (has_value) item += "=" + std::string(value);
-                            TRY(ParseProcOptions(item));
-                            return {};
-                          },
-                          .in_user_namespaces = true});
+  types.Register(
+      "proc",
+      {.make = [&kernel](const FileSystemType::Request& request) -> Result<FileSystemRef> {
+         const ProcOptions options = TRY(ParseProcOptions(request.options));
+         PidViewRef view;
+         if (request.task != nullptr) view = request.task->group().pid_view();
+         return NewProc(kernel, std::move(view), options);
+       },
+       .check = [](std::string_view key, std::string_view value, bool has_value) -> Result<void> {
+         std::string item(key);
+         if (has_value) item += "=" + std::string(value);
+         TRY(ParseProcOptions(item));
+         return {};
+       },
+       .in_user_namespaces = true});
   types.Register("sysfs",
                  {.make = [&kernel](const FileSystemType::Request&) -> Result<FileSystemRef> {
                     return NewSys(kernel);

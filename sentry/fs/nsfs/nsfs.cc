@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespace_counts.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/user_namespace.h"

@@ -50,8 +50,7 @@ class ProcRoot final : public StaticDirectory {
     for (const auto& group : proc_.kernel().pids().Groups()) {
       const int32_t seen = SeenBy(proc_.view(), group->id());
       const TaskRef leader = group->leader();
-      if (seen <= 0 || leader == nullptr ||
-          !proc_.MaySee(task, *leader, ProcOptions::kInvisible))
+      if (seen <= 0 || leader == nullptr || !proc_.MaySee(task, *leader, ProcOptions::kInvisible))
         continue;
       entries.push_back({std::to_string(seen), TaskInodeNumber(group->id(), 0), DT_DIR,
                          kProcessPositions + static_cast<uint64_t>(seen)});
@@ -161,18 +160,18 @@ FileSystemRef NewProc(Kernel& kernel, PidViewRef view, const ProcOptions& option
   auto file_system = std::make_shared<ProcFileSystem>(kernel, view, options);
   file_system->set_network_directory(NewNetworkDirectory(*file_system));
   auto root = std::make_shared<ProcRoot>(*file_system);
-  root->Add("self",
-            std::make_shared<LinkInode>(*file_system, [view](Task& task) -> base::Result<std::string> {
-              const int32_t seen = SeenBy(view, task.group().id());
-              if (seen == 0) return base::Errno(ENOENT);
-              return std::to_string(seen);
-            }));
-  root->Add("thread-self",
-            std::make_shared<LinkInode>(*file_system, [view](Task& task) -> base::Result<std::string> {
-              const int32_t seen = SeenBy(view, task.group().id());
-              if (seen == 0) return base::Errno(ENOENT);
-              return Format("%d/task/%d", seen, SeenBy(view, task.tid()));
-            }));
+  root->Add("self", std::make_shared<LinkInode>(
+                        *file_system, [view](Task& task) -> base::Result<std::string> {
+                          const int32_t seen = SeenBy(view, task.group().id());
+                          if (seen == 0) return base::Errno(ENOENT);
+                          return std::to_string(seen);
+                        }));
+  root->Add("thread-self", std::make_shared<LinkInode>(
+                               *file_system, [view](Task& task) -> base::Result<std::string> {
+                                 const int32_t seen = SeenBy(view, task.group().id());
+                                 if (seen == 0) return base::Errno(ENOENT);
+                                 return Format("%d/task/%d", seen, SeenBy(view, task.tid()));
+                               }));
   if (options.only_processes) {
     file_system->SetRoot(std::move(root));
     return file_system;

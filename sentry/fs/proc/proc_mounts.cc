@@ -1,5 +1,5 @@
-// /proc/PID/mountinfo, mounts and mountstats (proc_pid_mountinfo(5)), as parsers know them: only what
-// is below the subject's root, in order of making.
+// /proc/PID/mountinfo, mounts and mountstats (proc_pid_mountinfo(5)), as parsers know them: only
+// what is below the subject's root, in order of making.
 
 #include <sys/sysmacros.h>
 
@@ -45,8 +45,8 @@ std::string OptionalFields(Task& subject, const MountView& view) {
     const std::shared_ptr<FsContext> context = subject.fs_ref();
     const NamespacesRef namespaces = subject.namespaces();
     if (context != nullptr && namespaces != nullptr) {
-      const int32_t from = subject.kernel().vfs().mounts().DominatingGroup(
-          view, *namespaces->mount, context->root());
+      const int32_t from = subject.kernel().vfs().mounts().DominatingGroup(view, *namespaces->mount,
+                                                                           context->root());
       if (from != 0 && from != view.master_group) text += Format(" propagate_from:%d", from);
     }
   }
@@ -60,8 +60,8 @@ Result<std::string> TaskMounts(Task&, Task& subject) {
   std::string text;
   TRY(ForEachMount(subject, [&](const MountView& view, const std::string& name) {
     const Mount& mount = *view.mount;
-    text += SourceOf(mount) + " " + name + " " + std::string(mount.file_system->type_name()) +
-            " " + AllOptionsText(mount) + " 0 0\n";
+    text += SourceOf(mount) + " " + name + " " + std::string(mount.file_system->type_name()) + " " +
+            AllOptionsText(mount) + " 0 0\n";
   }));
   return text;
 }
@@ -74,9 +74,8 @@ Result<std::string> TaskMountInfo(Task&, Task& subject) {
     text += Format("%llu %llu %u:%u ", static_cast<unsigned long long>(mount.id),
                    static_cast<unsigned long long>(view.parent_id), major(device), minor(device));
     text += EscapeMountText(RootOfMountText(mount)) + " " + name + " " + MountOptionsText(mount) +
-            OptionalFields(subject, view) + " - " +
-            std::string(mount.file_system->type_name()) + " " + SourceOf(mount) + " " +
-            SuperOptionsText(*mount.file_system) + "\n";
+            OptionalFields(subject, view) + " - " + std::string(mount.file_system->type_name()) +
+            " " + SourceOf(mount) + " " + SuperOptionsText(*mount.file_system) + "\n";
   }));
   return text;
 }

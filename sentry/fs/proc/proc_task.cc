@@ -221,8 +221,7 @@ class TaskTextInode final : public TextInode, public TransientInode {
             [weak = std::weak_ptr<Task>(task),
              &specification](Task& reader) -> Result<std::string> {
               const TaskRef subject = TRY(Living(weak));
-              if (specification.inspects && !MayInspect(reader, *subject))
-                return Errno(EACCES);
+              if (specification.inspects && !MayInspect(reader, *subject)) return Errno(EACCES);
               return specification.text(reader, *subject);
             },
             specification.write == nullptr
@@ -428,8 +427,7 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
 
   Result<InodeRef> Lookup(std::string_view name) override {
     const TaskRef task = TRY(owned_.task());
-    if (name == "uid_map" || name == "gid_map")
-      return NewIdMapFile(proc_, task, name == "gid_map");
+    if (name == "uid_map" || name == "gid_map") return NewIdMapFile(proc_, task, name == "gid_map");
     if (name == "setgroups") return NewSetgroupsFile(proc_, task);
     for (const TextSpecification& text : kTexts) {
       if (text.name == name && Has(text))

@@ -153,16 +153,11 @@ struct LinkName {
   bool for_children;
 };
 constexpr LinkName kNamespaceLinks[] = {
-    {"cgroup", NamespaceKind::kCgroup, false},
-    {"ipc", NamespaceKind::kIpc, false},
-    {"mnt", NamespaceKind::kMount, false},
-    {"net", NamespaceKind::kNet, false},
-    {"pid", NamespaceKind::kPid, false},
-    {"pid_for_children", NamespaceKind::kPid, true},
-    {"time", NamespaceKind::kTime, false},
-    {"time_for_children", NamespaceKind::kTime, true},
-    {"user", NamespaceKind::kUser, false},
-    {"uts", NamespaceKind::kUts, false}};
+    {"cgroup", NamespaceKind::kCgroup, false}, {"ipc", NamespaceKind::kIpc, false},
+    {"mnt", NamespaceKind::kMount, false},     {"net", NamespaceKind::kNet, false},
+    {"pid", NamespaceKind::kPid, false},       {"pid_for_children", NamespaceKind::kPid, true},
+    {"time", NamespaceKind::kTime, false},     {"time_for_children", NamespaceKind::kTime, true},
+    {"user", NamespaceKind::kUser, false},     {"uts", NamespaceKind::kUts, false}};
 
 class NamespaceDirectory final : public SyntheticDirectory, public TransientInode {
  public:
@@ -179,8 +174,7 @@ class NamespaceDirectory final : public SyntheticDirectory, public TransientInod
     const TaskRef task = TRY(Living(task_));
     for (const LinkName& link : kNamespaceLinks) {
       if (link.name == name)
-        return InodeRef(
-            std::make_shared<NamespaceLink>(proc_, task, link.kind, link.for_children));
+        return InodeRef(std::make_shared<NamespaceLink>(proc_, task, link.kind, link.for_children));
     }
     return Errno(ENOENT);
   }
@@ -206,8 +200,7 @@ InodeRef NewNamespaceDirectory(ProcFileSystem& file_system, const TaskRef& task,
 
 InodeRef NewIdMapFile(ProcFileSystem& file_system, const TaskRef& task, bool of_groups) {
   return std::make_shared<IdMapFile>(
-      file_system, task,
-      of_groups ? UserNamespace::IdKind::kGroup : UserNamespace::IdKind::kUser);
+      file_system, task, of_groups ? UserNamespace::IdKind::kGroup : UserNamespace::IdKind::kUser);
 }
 
 InodeRef NewSetgroupsFile(ProcFileSystem& file_system, const TaskRef& task) {

@@ -167,11 +167,11 @@ Result<std::string> TaskStat(Task& reader, Task& subject) {
   const long priority =
       scheduling.priority > 0 ? -1 - static_cast<long>(scheduling.priority) : 20 + scheduling.nice;
   std::string text =
-      Format("%d (%s) %c %d %d %d %d %d %u ", SeenBy(reader, subject.tid()),
-             subject.name().c_str(), subject.StateLetter(), SeenBy(reader, group.parent_id()),
+      Format("%d (%s) %c %d %d %d %d %d %u ", SeenBy(reader, subject.tid()), subject.name().c_str(),
+             subject.StateLetter(), SeenBy(reader, group.parent_id()),
              SeenBy(reader, group.process_group_id()), SeenBy(reader, group.session_id()),
-             static_cast<int>(group.terminal_device()),
-             SeenBy(reader, group.terminal_foreground()), 0x00400000U);
+             static_cast<int>(group.terminal_device()), SeenBy(reader, group.terminal_foreground()),
+             0x00400000U);
   text += Format("%llu %llu %llu %llu %lld %lld %lld %lld %ld %d %zu 0 %lld ",
                  Wide(own.minor_faults), Wide(children.minor_faults), Wide(own.major_faults),
                  Wide(children.major_faults), Ticks(own.user_ns), Ticks(own.system_ns),
@@ -205,10 +205,9 @@ Result<std::string> TaskStatus(Task& reader, Task& subject) {
   text += Format("State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n",
                  StateName(subject.StateLetter()), SeenBy(reader, group.id()),
                  SeenBy(reader, subject.tid()), SeenBy(reader, group.parent_id()));
-  text +=
-      Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t", uid(own->uid),
-             uid(own->euid), uid(own->suid), uid(own->fsuid), gid(own->gid), gid(own->egid),
-             gid(own->sgid), gid(own->fsgid), fd_size);
+  text += Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t",
+                 uid(own->uid), uid(own->euid), uid(own->suid), uid(own->fsuid), gid(own->gid),
+                 gid(own->egid), gid(own->sgid), gid(own->fsgid), fd_size);
   for (const uint32_t group_id : own->groups) text += Format("%u ", gid(group_id));
   text += "\n" + NestedIds("NStgid", reader, group, group.id()) +
           NestedIds("NSpid", reader, group, subject.tid()) +
