@@ -166,7 +166,7 @@ Result<void> Socket::SetAttributes(const AttributeChanges&) { return {}; }
 
 std::string Socket::DisplayName() const { return "socket:[" + std::to_string(number_) + "]"; }
 
-Result<std::vector<uint8_t>> Socket::GetOption(Task&, int level, int name) {
+Result<std::vector<uint8_t>> Socket::GetOption(Task& task, int level, int name) {
   if (level != SOL_SOCKET) return Errno(ENOPROTOOPT);
   switch (name) {
     case SO_TYPE:

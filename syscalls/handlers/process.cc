@@ -236,7 +236,7 @@ Result<int32_t> Wait4(Task& task, int32_t pid, UserAddr status, int32_t options,
   if (result.pid == 0) return 0;
   if (!usage.is_null()) TRY(task.CopyOut(UserOut<abi::Rusage>(usage), ToAbi(result.usage)));
   if (!status.is_null()) TRY(task.CopyOut(UserOut<int32_t>(status), result.status));
-  return sentry::SeenBy(task, result.pid);
+  return result.pid;
 }
 
 Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int32_t options,
@@ -288,7 +288,7 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
             .error = 0,
             .code = result.code,
             .pad = 0,
-            .pid = sentry::SeenBy(task, result.pid),
+            .pid = result.pid,
             .uid = sentry::UidSeenFrom(task.own_credentials().user_namespace, result.uid),
             .status = result.code_status};
   }
