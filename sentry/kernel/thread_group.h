@@ -37,8 +37,8 @@ class Timer;
 class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
  public:
   ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers,
-              const ResourceLimitValues& limits, int32_t exit_signal,
-              PidViewRef pid_view = nullptr, bool is_init = false);
+              const ResourceLimitValues& limits, int32_t exit_signal, PidViewRef pid_view = nullptr,
+              bool is_init = false);
   ThreadGroup(const ThreadGroup&) = delete;
   ThreadGroup& operator=(const ThreadGroup&) = delete;
   ~ThreadGroup();

@@ -75,8 +75,7 @@ class UserNamespace final : public Namespace {
     return ids == nullptr ? kInvalidId : ids->ToInside(global);
   }
   bool setgroups_allowed() const {
-    return setgroups_allowed_.load(std::memory_order_acquire) &&
-           map(IdKind::kGroup) != nullptr;
+    return setgroups_allowed_.load(std::memory_order_acquire) && map(IdKind::kGroup) != nullptr;
   }
   bool setgroups_denied() const { return !setgroups_allowed_.load(std::memory_order_acquire); }
   // /proc/PID/setgroups. EINVAL, EPERM.

@@ -26,8 +26,8 @@ inline constexpr uint64_t kMountNoSymlinkFollow = 256;  // MS_NOSYMFOLLOW
 inline constexpr uint64_t kMountAtimeMask =
     MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
 // What a guest may set on a mount.
-inline constexpr uint64_t kMountSettable = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC |
-                                           kMountAtimeMask | kMountNoSymlinkFollow;
+inline constexpr uint64_t kMountSettable =
+    MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | kMountAtimeMask | kMountNoSymlinkFollow;
 // What it may set on a file system.
 inline constexpr uint64_t kSuperSettable = MS_RDONLY | MS_SYNCHRONOUS | MS_MANDLOCK | MS_DIRSYNC |
                                            MS_SILENT | MS_LAZYTIME | MS_POSIXACL | MS_I_VERSION;
@@ -63,9 +63,7 @@ class Mount : public std::enable_shared_from_this<Mount> {
   uint64_t id = 0;                 // Small, used again once the mount has gone.
   uint64_t unique_id = 0;          // Never used again.
 
-  bool has_flag(uint64_t flag) const {
-    return (flags.load(std::memory_order_relaxed) & flag) != 0;
-  }
+  bool has_flag(uint64_t flag) const { return (flags.load(std::memory_order_relaxed) & flag) != 0; }
   bool read_only() const;
   // Files of it that are open for writing: it does not become read-only then.
   std::atomic<int64_t>& writers() { return writers_; }
@@ -81,13 +79,14 @@ class Mount : public std::enable_shared_from_this<Mount> {
   Mount* parent_ = nullptr;
   std::shared_ptr<Dentry> mountpoint_;
   std::vector<Mount*> children_;
-  MountNamespace* space_ = nullptr;  // Null: unmounted, or of a tree that is being made.
+  MountNamespace* space_ = nullptr;    // Null: unmounted, or of a tree that is being made.
   std::shared_ptr<PeerGroup> group_;   // Shared.
   std::shared_ptr<PeerGroup> master_;  // Slave.
   bool unbindable_ = false;
   std::atomic<int64_t> writers_{0};
   bool unmounted_ = false;  // Was in a namespace and left it.
-  std::atomic<bool> expiry_mark_{false};  // MNT_EXPIRE saw it unused, and nobody has been here since.
+  std::atomic<bool> expiry_mark_{
+      false};                     // MNT_EXPIRE saw it unused, and nobody has been here since.
   std::weak_ptr<Mounts> mounts_;  // Null for anonymous ones.
 };
 

@@ -15,8 +15,7 @@ namespace sentry {
 class MountPropagation {
  public:
   // What must be released after the lock goes to `dropped`.
-  MountPropagation(Mounts& mounts, Mounts::Dropped& dropped)
-      : mounts_(mounts), dropped_(dropped) {}
+  MountPropagation(Mounts& mounts, Mounts::Dropped& dropped) : mounts_(mounts), dropped_(dropped) {}
   MountPropagation(const MountPropagation&) = delete;
   MountPropagation& operator=(const MountPropagation&) = delete;
 
@@ -24,8 +23,8 @@ class MountPropagation {
   static std::vector<Mount*> ReceiversOf(const Mount& mount);
   // Makes copies of the tree `source`, which is about to be attached at `at` of the shared mount
   // `target`, for everybody who receives it. ENOSPC. Then Commit or Discard.
-  base::Result<void> Copy(Mount& target, const DentryRef& at, Mount& source)
-      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  base::Result<void> Copy(Mount& target, const DentryRef& at,
+                          Mount& source) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void Discard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // `owner`: of the namespace that the change comes from.
   void Commit(const DentryRef& at, const UserNamespaceRef& owner) ABSL_NO_THREAD_SAFETY_ANALYSIS;
@@ -37,8 +36,8 @@ class MountPropagation {
     Mounts::Tree tree;
     Mount* receiver;
   };
-  base::Result<void> CopyTo(Mount& receiver, Mount& source, const Mounts::CopyFlags& how)
-      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  base::Result<void> CopyTo(Mount& receiver, Mount& source,
+                            const Mounts::CopyFlags& how) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   Mounts& mounts_;
   Mounts::Dropped& dropped_;

@@ -80,8 +80,8 @@ class Mounts : public std::enable_shared_from_this<Mounts> {
   MountView ViewOf(const MountNamespace& space, uint64_t unique_id) const ABSL_LOCKS_EXCLUDED(mu_);
   // The peer group nearest to `mount`, among its masters, that has a member below `root`
   // (mountinfo's propagate_from); 0 if none.
-  int32_t DominatingGroup(const MountView& view, const MountNamespace& space, const Path& root) const
-      ABSL_LOCKS_EXCLUDED(mu_);
+  int32_t DominatingGroup(const MountView& view, const MountNamespace& space,
+                          const Path& root) const ABSL_LOCKS_EXCLUDED(mu_);
   bool IsIn(const Mount& mount, const MountNamespace& space) const ABSL_LOCKS_EXCLUDED(mu_);
   // Path is at or below `root`, in the tree of mounts.
   bool IsReachable(const Path& path, const Path& root) const ABSL_LOCKS_EXCLUDED(mu_);
@@ -118,9 +118,13 @@ class Mounts : public std::enable_shared_from_this<Mounts> {
       ABSL_LOCKS_EXCLUDED(mu_);
   base::Result<void> Change(MountNamespace& space, const Path& at, const MountChange& change,
                             bool recursive) ABSL_LOCKS_EXCLUDED(mu_);
-  // `holders`: references to the mount that the caller has, `at` among them. MNT_* flags.
-  base::Result<void> Unmount(MountNamespace& space, const Path& at, int flags, long holders)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // MNT_EXPIRE: the mounts that were seen unused, and nobody has come to since. A walk to one is
+  // such a coming, so who means to expire one asks before.
+  std::vector<uint64_t> ExpiryMarks() const ABSL_LOCKS_EXCLUDED(mu_);
+  // `marked`: it was among those. `holders`: references to the mount that the caller has, `at`
+  // among them. MNT_* flags.
+  base::Result<void> Unmount(MountNamespace& space, const Path& at, int flags, long holders,
+                             bool marked = false) ABSL_LOCKS_EXCLUDED(mu_);
   // `root`: the caller's. The caller then moves tasks from the old root to the new one.
   base::Result<void> PivotRoot(MountNamespace& space, const Path& root, const Path& new_root,
                                const Path& put_old) ABSL_LOCKS_EXCLUDED(mu_);
@@ -131,8 +135,9 @@ class Mounts : public std::enable_shared_from_this<Mounts> {
   MountNamespaceRef DetachedTree(const MountNamespace& space, const MountRef& mount)
       ABSL_LOCKS_EXCLUDED(mu_);
   // clone(2) with CLONE_NEWNS. `owner`: of the copy. Places in `fs` move along.
-  base::Result<MountNamespaceRef> CopyNamespace(MountNamespace& space, const UserNamespaceRef& owner,
-                                                FsContext& fs) ABSL_LOCKS_EXCLUDED(mu_);
+  base::Result<MountNamespaceRef> CopyNamespace(MountNamespace& space,
+                                                const UserNamespaceRef& owner, FsContext& fs)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // `dentry` has been removed: what other namespaces had mounted on it goes.
   void DetachFrom(const Dentry& dentry) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -162,8 +167,8 @@ class Mounts : public std::enable_shared_from_this<Mounts> {
   using Dropped = std::vector<std::shared_ptr<void>>;
   using Place = std::pair<const Mount*, const Dentry*>;
 
-  MountRef MakeLocked(FileSystemRef file_system, DentryRef root, std::string source,
-                      uint64_t flags) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  MountRef MakeLocked(FileSystemRef file_system, DentryRef root, std::string source, uint64_t flags)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   DentryRef RootDentryLocked(FileSystem& file_system) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   MountRef CopyMountLocked(Mount& from, DentryRef root, const CopyFlags& how)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

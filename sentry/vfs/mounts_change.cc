@@ -337,7 +337,17 @@ bool Mounts::IsBusyLocked(const MountRef& mount, long holders) const {
   return false;
 }
 
-Result<void> Mounts::Unmount(MountNamespace& space, const Path& at, int flags, long holders) {
+std::vector<uint64_t> Mounts::ExpiryMarks() const {
+  std::vector<uint64_t> marked;
+  const absl::ReaderMutexLock lock(&mu_);
+  for (const auto& [place, mount] : attached_) {
+    if (mount->expiry_mark_.load(std::memory_order_relaxed)) marked.push_back(mount->unique_id);
+  }
+  return marked;
+}
+
+Result<void> Mounts::Unmount(MountNamespace& space, const Path& at, int flags, long holders,
+                             bool marked) {
   Dropped dropped;
   const absl::MutexLock lock(&mu_);
   Mount& mount = *at.mount;
@@ -345,7 +355,8 @@ Result<void> Mounts::Unmount(MountNamespace& space, const Path& at, int flags, l
     return Errno(EINVAL);
   if ((flags & MNT_EXPIRE) != 0) {
     if (IsBusyLocked(at.mount, holders)) return Errno(EBUSY);
-    if (!mount.expiry_mark_.exchange(true)) return Errno(EAGAIN);
+    mount.expiry_mark_ = true;
+    if (!marked) return Errno(EAGAIN);
   }
   if ((flags & MNT_DETACH) != 0) {
     UnmountTreeLocked(mount, true, false, false, &dropped);

@@ -58,7 +58,8 @@ class Vfs {
   Vfs();
   ~Vfs();
 
-  // --- Mounts: all operations are in mounts.h. These are for set-up code, in the initial namespace.
+  // --- Mounts: all operations are in mounts.h. These are for set-up code, in the initial
+  // namespace.
   Mounts& mounts();
   // The first one becomes the root.
   base::Result<std::shared_ptr<Mount>> MountRoot(FileSystemRef file_system, std::string source,

@@ -7,9 +7,11 @@
 #include <linux/capability.h>
 #include <sys/mount.h>
 
+#include <algorithm>
 #include <bit>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
@@ -122,6 +124,8 @@ Result<void> Umount2(Task& task, UserAddr target_addr, int32_t flags) {
   if ((flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, target_addr));
   sentry::Mounts& mounts = VfsOf(task).mounts();
+  std::vector<uint64_t> marked;
+  if ((flags & MNT_EXPIRE) != 0) marked = mounts.ExpiryMarks();
   // "." may have something on top of it (LOOKUP_MOUNTPOINT).
   const Path target = mounts.Topmost(
       TRY(WalkAt(task, AT_FDCWD, path, (flags & UMOUNT_NOFOLLOW) != 0 ? AT_SYMLINK_NOFOLLOW : 0)));
@@ -143,7 +147,8 @@ Result<void> Umount2(Task& task, UserAddr target_addr, int32_t flags) {
     const uint64_t now = mount.file_system->super_flags();
     return sentry::Reconfigure(mounts, *mount.file_system, now | MS_RDONLY, {});
   }
-  return mounts.Unmount(space, target, flags, 1);
+  return mounts.Unmount(space, target, flags, 1,
+                        std::find(marked.begin(), marked.end(), mount.unique_id) != marked.end());
 }
 
 Result<void> PivotRoot(Task& task, UserAddr new_root_addr, UserAddr put_old_addr) {

@@ -16,8 +16,7 @@ base::Result<int32_t> Fspick(sentry::Task& task, int32_t directory_fd, base::Use
                              uint32_t flags);
 base::Result<void> Fsconfig(sentry::Task& task, int32_t fd, uint32_t command, base::UserAddr key,
                             base::UserAddr value, int32_t extra);
-base::Result<int32_t> Fsmount(sentry::Task& task, int32_t fd, uint32_t flags,
-                              uint32_t attributes);
+base::Result<int32_t> Fsmount(sentry::Task& task, int32_t fd, uint32_t flags, uint32_t attributes);
 base::Result<void> MoveMount(sentry::Task& task, int32_t from_fd, base::UserAddr from_path,
                              int32_t to_fd, base::UserAddr to_path, uint32_t flags);
 base::Result<int32_t> OpenTree(sentry::Task& task, int32_t directory_fd, base::UserAddr path,

@@ -65,6 +65,7 @@ enum Mask : uint64_t {
   kNamespaceId = 0x40,
   kOptions = 0x80,
 };
+constexpr uint64_t kSmallestId = (uint64_t{1} << 31) + 1;
 constexpr uint64_t kListRoot = ~uint64_t{0};  // LSMT_ROOT
 constexpr uint64_t kCountMax = 1000000;
 constexpr uint32_t kReverse = 1;  // LISTMOUNT_REVERSE
@@ -80,7 +81,7 @@ Result<MountRequest> CopyInRequest(Task& task, UserAddr addr) {
   }
   MountRequest request{};
   std::memcpy(&request, raw.data(), sizeof request);
-  if (request.spare != 0 || request.mount_id == 0) return Errno(EINVAL);
+  if (request.spare != 0 || request.mount_id < kSmallestId) return Errno(EINVAL);
   // Another namespace than the caller's is found by its number, which nobody hands out yet.
   const uint64_t own = task.own_namespaces().mount->sequence();
   if (request.namespace_id != 0 && request.namespace_id != own) return Errno(ENOENT);
@@ -205,6 +206,7 @@ Result<uint64_t> Listmount(Task& task, UserAddr request_addr, UserAddr ids, uint
   if ((flags & ~kReverse) != 0) return Errno(EINVAL);
   if (count > kCountMax) return Errno(EOVERFLOW);
   const MountRequest request = TRY(CopyInRequest(task, request_addr));
+  if (request.parameter != 0 && request.parameter < kSmallestId) return Errno(EINVAL);
   sentry::Mounts& mounts = VfsOf(task).mounts();
   const sentry::MountNamespace& space = *task.own_namespaces().mount;
   const Path root = task.fs().root();
