@@ -111,13 +111,16 @@ Result<void> MountPropagation::Copy(Mount& target, const DentryRef& at, Mount& s
   };
   absl::flat_hash_set<const PeerGroup*> seen{target.group_.get()};
   std::vector<Step> pending{{target.group_.get(), &source}};
-  for (Mount* peer : target.group_->members) {
+  // Copies join groups, so each list is walked as it was.
+  const std::vector<Mount*> peers = target.group_->members;
+  for (Mount* peer : peers) {
     if (peer != &target && receives(peer)) TRY(CopyTo(*peer, source, {}));
   }
   while (!pending.empty()) {
     const Step step = pending.back();
     pending.pop_back();
-    for (Mount* slave : step.group->slaves) {
+    const std::vector<Mount*> slaves = step.group->slaves;
+    for (Mount* slave : slaves) {
       PeerGroup* group = slave->group_.get();
       if (group == nullptr) {
         if (receives(slave)) TRY(CopyTo(*slave, *step.source, {.slave = true}));
@@ -125,7 +128,8 @@ Result<void> MountPropagation::Copy(Mount& target, const DentryRef& at, Mount& s
       }
       if (!seen.insert(group).second) continue;
       Mount* first = nullptr;
-      for (Mount* member : group->members) {
+      const std::vector<Mount*> members = group->members;
+      for (Mount* member : members) {
         if (!receives(member)) continue;
         if (first == nullptr) {
           TRY(CopyTo(*member, *step.source, {.slave = true, .make_shared = true}));
