@@ -10,7 +10,9 @@
 // from the bottom, in chunks, because the depth of the host's page index follows the highest page
 // used.
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -47,6 +49,12 @@ class MemfdPool final : public MemoryPool {
   std::span<std::byte> Window(PoolRange range) override;
   uint64_t allocated_bytes() const override ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t resident_bytes() const override;
+  void SetWatcher(std::function<void()> crossed) override ABSL_LOCKS_EXCLUDED(watcher_mu_);
+  bool Watch(uint64_t allocated_bytes_max) override ABSL_LOCKS_EXCLUDED(mu_);
+  void RefuseFiles(bool refuse) override {
+    refuses_files_.store(refuse, std::memory_order_relaxed);
+  }
+  bool refuses_files() const override { return refuses_files_.load(std::memory_order_relaxed); }
 
  private:
   struct Segment {
@@ -69,6 +77,8 @@ class MemfdPool final : public MemoryPool {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   base::Result<PoolRange> TryAllocate(uint64_t bytes, uint64_t alignment) ABSL_LOCKS_EXCLUDED(mu_);
+  void AddAllocatedLocked(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CallWatcher() ABSL_LOCKS_EXCLUDED(watcher_mu_);
   // Pages of nobody go back to the host, and the range to the free ones.
   void GiveBack(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
   // A range that nobody refers to any more: kept warm, or given back to the host.
@@ -91,6 +101,12 @@ class MemfdPool final : public MemoryPool {
   uint64_t warm_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t opened_ ABSL_GUARDED_BY(mu_) = 0;  // Bytes of the file in use at all.
   uint64_t allocated_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t watched_ ABSL_GUARDED_BY(mu_) = ~uint64_t{0};  // The mark; nobody watches.
+  std::atomic<bool> crossed_{false};                      // The watcher is to be called.
+
+  absl::Mutex watcher_mu_;
+  std::function<void()> watcher_ ABSL_GUARDED_BY(watcher_mu_);
+  std::atomic<bool> refuses_files_{false};
 };
 
 }  // namespace platform

@@ -121,6 +121,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.groups);
   visit(config.umask);
   visit(config.ignored_signals);
+  visit(config.memory_bytes);
   visit(config.rewrite);
   visit(config.strace);
   visit(config.stdio_open);

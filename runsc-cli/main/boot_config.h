@@ -55,6 +55,8 @@ struct BootConfig {
   // Bit n-1: the caller ignores signal n, and so does the guest's first program (execve(2) keeps
   // that).
   uint64_t ignored_signals = 0;
+  // What the sandbox may use; 0: as much as the host has.
+  uint64_t memory_bytes = 0;
   bool rewrite = true;
   bool strace = false;
   // Bit n: the caller had descriptor n (0, 1, 2) open.

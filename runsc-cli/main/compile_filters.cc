@@ -6,6 +6,7 @@
 
 #include "platform/seccomp/filter.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace runsc {
@@ -32,9 +33,9 @@ int Main() {
     const char* name;
     Filter filter;
   } filters[] = {
-      {"SystrapSentry", SentryFilter({.own_pid = 1, .ptrace_platform = false})},
-      {"PtraceSentry", SentryFilter({.own_pid = 1, .ptrace_platform = true})},
-      {"Gofer", GoferFilter()},
+      {"SystrapSentry", WithSanitizerRows(SentryFilter({.own_pid = 1, .ptrace_platform = false}))},
+      {"PtraceSentry", WithSanitizerRows(SentryFilter({.own_pid = 1, .ptrace_platform = true}))},
+      {"Gofer", WithSanitizerRows(GoferFilter())},
   };
   printf("// Made by compile_filters.\n\n#include \"runsc-cli/main/compiled_filters.h\"\n\n");
   printf("namespace runsc {\nnamespace {\n\n");

@@ -73,6 +73,7 @@ class Sandbox {
   void OnProcess(Process& process, const std::string& log_path);
   void AcquireTerminal();
   void SendWindowSize();
+  bool GoferIsToBlame() const;
   // How `process` ended, for the user.
   static std::string Obituary(const Process& process, const std::string& log_path);
   void Finish(int status) {
@@ -303,6 +304,8 @@ void Sandbox::OnControl() {
       Finish(static_cast<int>(value & 0xff));
       return;
     case FrameKind::kFailed: {
+      // Without its gofer a sentry can only say that something is not there.
+      if (GoferIsToBlame()) return OnProcess(gofer_, logs_.gofer_path);
       // A guest cannot write here, but a broken sentry could: no control characters to the
       // terminal.
       std::string text = frame.value().text;
@@ -318,6 +321,16 @@ void Sandbox::OnControl() {
       LOG_WARNING("the sentry sent a frame of unknown kind %u",
                   static_cast<unsigned>(frame.value().kind));
   }
+}
+
+bool Sandbox::GoferIsToBlame() const {
+  pollfd ended{gofer_.child.pid_fd.get(), POLLIN, 0};
+  siginfo_t end{};
+  if (gofer_.ended || poll(&ended, 1, 0) <= 0 ||
+      waitid(P_PIDFD, static_cast<id_t>(gofer_.child.pid_fd.get()), &end, WEXITED | WNOWAIT) != 0) {
+    return false;
+  }
+  return end.si_code != CLD_EXITED || end.si_status != 0;
 }
 
 std::string Sandbox::Obituary(const Process& process, const std::string& log_path) {
@@ -343,7 +356,7 @@ void Sandbox::OnProcess(Process& process, const std::string& log_path) {
   waitid(P_PIDFD, static_cast<id_t>(process.child.pid_fd.get()), &process.end, WEXITED);
   process.ended = true;
   // A frame that the sentry sent before it ended is still in the socket.
-  while (control_ && !status_) {
+  while (&process == &sentry_ && control_ && !status_) {
     pollfd ready{control_.get(), POLLIN, 0};
     if (poll(&ready, 1, 0) <= 0) break;
     OnControl();

@@ -25,6 +25,7 @@
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/loader/vdso.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/time/host_clock.h"
@@ -58,7 +59,8 @@ sentry::KernelOptions MakeKernelOptions(const BootConfig& config) {
   sentry::KernelOptions options;
   options.host_name = config.host_name;
   options.cpu_count = CountCpus();
-  options.memory_bytes = HostMemoryBytes();
+  options.memory_bytes = config.memory_bytes != 0 ? config.memory_bytes : HostMemoryBytes();
+  options.tasks_max = sentry::TasksWithin(options.memory_bytes, options.tasks_max);
   options.strace = config.strace;
   options.init_is_killable = true;
   return options;
@@ -148,13 +150,22 @@ class SandboxGuest : public Guest {
   int Fail(int code, absl::string_view message) {
     control_->Finish();
     const std::string line(message);
-    LOG_ERROR("%s", line.c_str());
-    (void)SendFrame(fds_.control.get(), FrameKind::kFailed, code, line).ok();
+    // runsc says it to the user.
+    if (SendFrame(fds_.control.get(), FrameKind::kFailed, code, line).ok()) {
+      LOG_INFO("%s", line.c_str());
+    } else {
+      LOG_ERROR("%s", line.c_str());
+    }
     return code;
   }
 
   int FailToExecute(base::Errno error) {
     const std::string& program = config_.arguments.front();
+    if (const auto cwd = kernel_->vfs().WalkAsKernel(config_.cwd); !cwd.ok()) {
+      return Fail(kOwnFailure, absl::StrCat("cannot start in the directory ", config_.cwd, ": ",
+                                            strerror(cwd.error().value()),
+                                            " in the sandbox; give another by --cwd"));
+    }
     const bool searched = program.find('/') == std::string::npos;
     if (error == ENOENT && searched)
       return Fail(kNotFound, absl::StrCat(program, ": command not found in the sandbox's PATH"));

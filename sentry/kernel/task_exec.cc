@@ -157,8 +157,8 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
     }
     memory = std::move(made).value();
   }
-  memory->SetLimits(
-      {group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit, group.Limit(RLIMIT_MEMLOCK)});
+  memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit,
+                     group.Limit(RLIMIT_MEMLOCK), group.kernel().commit_bytes()});
   const LoadRequest load{.program = program,
                          .credentials = credentials.credentials,
                          .secure = credentials.secure,

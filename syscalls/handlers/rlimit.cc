@@ -57,7 +57,7 @@ Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource,
       member != nullptr ? member->memory_ref() : nullptr;
   if (memory != nullptr) {
     memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), group.Limit(RLIMIT_STACK),
-                       group.Limit(RLIMIT_MEMLOCK)});
+                       group.Limit(RLIMIT_MEMLOCK), group.kernel().commit_bytes()});
   }
   return {};
 }

@@ -11,6 +11,7 @@
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/mm/io_buffer.h"
 #include "sentry/vfs/vfs.h"
@@ -78,7 +79,8 @@ Result<std::string> AuxiliaryVector(Task&, Task& subject) {
 Result<std::string> CommandName(Task&, Task& subject) { return subject.name() + "\n"; }
 Result<std::string> ControlGroup(Task&, Task&) { return std::string("0::/\n"); }
 Result<std::string> OomScore(Task&, Task& subject) {
-  return Format("%d\n", std::max(0, subject.group().oom_score_adjust().load() * 2 / 3 + 666));
+  const int64_t points = OomPoints(subject.group(), subject.kernel().options().memory_bytes);
+  return Format("%lld\n", static_cast<long long>(points < 0 ? 0 : (1000 + points) * 2 / 3));
 }
 Result<std::string> OomScoreAdjust(Task&, Task& subject) {
   return Format("%d\n", subject.group().oom_score_adjust().load());
@@ -219,8 +221,7 @@ class TaskTextInode final : public TextInode, public TransientInode {
             [weak = std::weak_ptr<Task>(task),
              &specification](Task& reader) -> Result<std::string> {
               const TaskRef subject = TRY(Living(weak));
-              if (specification.inspects && !MayInspect(reader, *subject))
-                return Errno(EACCES);
+              if (specification.inspects && !MayInspect(reader, *subject)) return Errno(EACCES);
               return specification.text(reader, *subject);
             },
             specification.write == nullptr

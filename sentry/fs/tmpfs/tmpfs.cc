@@ -60,10 +60,13 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
                          TmpfsOptions* options) {
   if (key == "size") {
     options->size_bytes = base::PageUp(TRY(ParseNumber(value, 10, memory_bytes)));
+    options->size_unsaid = false;
   } else if (key == "nr_blocks") {
     options->size_bytes = TRY(ParseNumber(value, 10, 0)) * kPageSize;
+    options->size_unsaid = false;
   } else if (key == "nr_inodes") {
     options->inodes_max = TRY(ParseNumber(value, 10, 0));
+    options->inodes_unsaid = false;
   } else if (key == "mode") {
     options->mode = static_cast<uint32_t>(TRY(ParseNumber(value, 8, 0))) & 07777U;
   } else if (key == "uid") {
@@ -81,8 +84,16 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
 
 }  // namespace
 
-Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
+TmpfsOptions TmpfsOptions::Default(uint64_t memory_bytes) {
   TmpfsOptions options;
+  options.size_bytes = base::PageDown(memory_bytes / 2);
+  options.inodes_max = options.size_bytes / kPageSize;
+  options.size_unsaid = options.inodes_unsaid = true;
+  return options;
+}
+
+Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
+  TmpfsOptions options = TmpfsOptions::Default(memory_bytes);
   while (!text.empty()) {
     const size_t comma = std::min(text.find(','), text.size());
     const std::string_view item = text.substr(0, comma);
@@ -146,8 +157,10 @@ Result<FileSystemStatus> Tmpfs::Status() {
 std::string Tmpfs::options() const {
   std::string text;
   const auto add = [&](const std::string& item) { text += text.empty() ? item : "," + item; };
-  if (pages_.limit() != 0) add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
-  if (inodes_.limit() != 0) add(absl::StrCat("nr_inodes=", inodes_.limit()));
+  if (pages_.limit() != 0 && !options_.size_unsaid)
+    add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
+  if (inodes_.limit() != 0 && !options_.inodes_unsaid)
+    add(absl::StrCat("nr_inodes=", inodes_.limit()));
   if (options_.mode != 01777) add(absl::StrCat("mode=", Octal(options_.mode)));
   if (options_.uid != 0) add(absl::StrCat("uid=", options_.uid));
   if (options_.gid != 0) add(absl::StrCat("gid=", options_.gid));

@@ -12,6 +12,7 @@
 #include "catch2/catch.hpp"
 #include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace {
@@ -51,7 +52,8 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
       {runsc::SentryFilter({.ptrace_platform = true}), runsc::kPtraceSentryFilter},
       {runsc::GoferFilter(), runsc::kGoferFilter},
   };
-  for (const auto& [table, compiled] : pairs) {
+  for (const auto& [product_table, compiled] : pairs) {
+    const Filter table = runsc::WithSanitizerRows(product_table);
     const std::vector<sock_filter> program = platform::seccomp::Compile(table);
     const auto same = [](const sock_filter& a, const sock_filter& b) {
       return a.code == b.code && a.jt == b.jt && a.jf == b.jf && a.k == b.k;

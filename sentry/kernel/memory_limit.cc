@@ -1,0 +1,131 @@
+#include "sentry/kernel/memory_limit.h"
+
+#include <malloc.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "platform/base/log.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/thread_group.h"
+#include "sentry/mm/memory_manager.h"
+
+namespace sentry {
+namespace {
+
+// Two CPUs fill about 4 GB/s by populating; leave as much again.
+constexpr uint64_t kFillBytesPerNs = 8;
+constexpr int64_t kWaitNsMin = 2'000'000;
+constexpr int64_t kWaitNsMax = 1'000'000'000;
+// A victim that is dead gives its pages back when its stub process has gone.
+constexpr int64_t kAfterDeathNs = 50'000'000;
+constexpr int64_t kVictimNsMax = 2'000'000'000;
+constexpr int32_t kNever = -1000;  // OOM_SCORE_ADJ_MIN
+
+// Where memory files stop growing.
+uint64_t FilesMax(uint64_t limit) { return limit / 16 * 15; }
+uint64_t WatchFrom(uint64_t limit) { return limit / 2; }
+
+uint64_t HeapBytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return info.arena + info.hblkhd;
+}
+
+}  // namespace
+
+uint64_t TasksWithin(uint64_t limit_bytes, uint64_t wanted) {
+  if (limit_bytes == 0) return wanted;
+  constexpr uint64_t kTasksMin = 64;
+  return std::clamp(limit_bytes / 4 / (kProcessCostBytes + kThreadCostBytes), kTasksMin, wanted);
+}
+
+int64_t OomPoints(ThreadGroup& group, uint64_t total_bytes) {
+  const TaskRef task = group.AnyLiveTask();
+  const int32_t adjust = group.oom_score_adjust().load(std::memory_order_relaxed);
+  if (task == nullptr || adjust == kNever || total_bytes == 0) return -1;
+  const std::shared_ptr<MemoryManager> memory = task->memory_ref();
+  if (memory == nullptr) return -1;
+  const MemoryUsage usage = memory->Usage();
+  const uint64_t bytes =
+      usage.resident_bytes - std::min(usage.shared_bytes, usage.resident_bytes) + kProcessCostBytes;
+  const auto points = static_cast<int64_t>(bytes / std::max<uint64_t>(total_bytes / 1000, 1));
+  return std::max<int64_t>(points + adjust, 0);
+}
+
+MemoryLimit::MemoryLimit(Kernel& kernel, uint64_t limit_bytes)
+    : kernel_(kernel), limit_bytes_(limit_bytes) {
+  if (limit_bytes_ == 0) return;
+  timer_ = kernel_.timers().NewTimer([this] { Look(); });
+  kernel_.pool().SetWatcher([this] { Await(0); });
+  kernel_.pool().Watch(WatchFrom(limit_bytes_));
+}
+
+MemoryLimit::~MemoryLimit() {
+  if (limit_bytes_ != 0) kernel_.pool().SetWatcher(nullptr);
+}
+
+uint64_t MemoryLimit::charged_bytes() const {
+  const uint64_t groups = kernel_.pids().Groups().size();
+  return kernel_.pool().resident_bytes() + groups * kProcessCostBytes +
+         kernel_.pids().task_count() * kThreadCostBytes + HeapBytes();
+}
+
+void MemoryLimit::Await(int64_t wait_ns) {
+  timer_->Arm(Deadline::At(kernel_.clock().MonotonicNs() + wait_ns));
+}
+
+void MemoryLimit::Look() {
+  const uint64_t charged = charged_bytes();
+  kernel_.pool().RefuseFiles(charged > FilesMax(limit_bytes_));
+  if (charged > limit_bytes_) {
+    Kill(charged);
+    return Await(kWaitNsMin);
+  }
+  // If the guest has given back so much, the next one to go beyond tells.
+  if (kernel_.pool().Watch(WatchFrom(limit_bytes_))) return;
+  const auto wait_ns = static_cast<int64_t>((limit_bytes_ - charged) / kFillBytesPerNs);
+  Await(std::clamp(wait_ns, kWaitNsMin, kWaitNsMax));
+}
+
+void MemoryLimit::Kill(uint64_t charged) {
+  const int64_t now = kernel_.clock().MonotonicNs();
+  if (const std::shared_ptr<ThreadGroup> last = victim_.lock()) {
+    const int64_t since = now - victim_since_ns_;
+    if (since < (last->IsZombie() ? kAfterDeathNs : kVictimNsMax)) return;
+  } else if (now - victim_since_ns_ < kAfterDeathNs) {
+    return;
+  }
+  std::shared_ptr<ThreadGroup> worst;
+  int64_t points = 0;
+  for (const std::shared_ptr<ThreadGroup>& group : kernel_.pids().Groups()) {
+    if (group->IsZombie() || group->IsExiting()) continue;
+    const int64_t own = OomPoints(*group, limit_bytes_);
+    // Of equals the youngest, which has done least.
+    if (own < points || own < 0) continue;
+    worst = group;
+    points = own;
+  }
+  if (worst == nullptr) return;
+  const TaskRef task = worst->AnyLiveTask();
+  LOG_WARNING("out of memory: %llu of %llu KiB in use; process %d (%s) is killed, score %lld",
+              static_cast<unsigned long long>(charged / 1024),
+              static_cast<unsigned long long>(limit_bytes_ / 1024), worst->id(),
+              task != nullptr ? task->name().c_str() : "", static_cast<long long>(points));
+  kills_.fetch_add(1, std::memory_order_relaxed);
+  victim_ = worst;
+  victim_since_ns_ = now;
+  // Those who share its memory keep it alive: all of them.
+  const std::shared_ptr<MemoryManager> memory = task != nullptr ? task->memory_ref() : nullptr;
+  for (const std::shared_ptr<ThreadGroup>& group : kernel_.pids().Groups()) {
+    const TaskRef member = group->AnyLiveTask();
+    if (group != worst &&
+        (member == nullptr || memory == nullptr || member->memory_ref() != memory))
+      continue;
+    (void)group->SendSignal(SignalInfo::FromKernel(SIGKILL), true);  // SIGKILL is never refused.
+  }
+}
+
+}  // namespace sentry
