@@ -84,6 +84,8 @@
 #define CONTEXT_FAST_FS_BASE 136
 #define CONTEXT_RCX 144
 #define CONTEXT_R11 152
+#define CONTEXT_TAKEN 160 /* Counts the turns that the thread has noticed. */
+#define CONTEXT_CPU 164   /* Where it last handed over to a sentry that slept. */
 /* Seldom written. */
 #define CONTEXT_STUB_SLEEPS 192
 #define CONTEXT_SENTRY_SLEEPS 196

@@ -36,6 +36,10 @@
 #define FUTEX_PRIVATE 128
 #define EVERYBODY 0x7fffffff
 
+// Linux's vDSO finds out the CPU from the limit of this segment.
+#define CPU_SELECTOR 0x7b
+#define CPU_MASK 0xfff
+
 // CLONE_FILES | CLONE_PIDFD | SIGCHLD
 #define CLONE_PROCESS (0x400 | 0x1000 | 17)
 
@@ -86,6 +90,10 @@ ravelin_stub_begin:
   .macro wake_sentry
   cmpl $0, CONTEXT_SENTRY_SLEEPS(%rbx)
   je 1f
+  movl $CPU_SELECTOR, %eax
+  lsll %eax, %eax
+  andl $CPU_MASK, %eax
+  movl %eax, CONTEXT_CPU(%rbx)
   leaq CONTEXT_STATE(%rbx), %rdi
   movl $FUTEX_WAKE, %esi
   movl $EVERYBODY, %edx
@@ -245,6 +253,7 @@ fast_published:
   wait_for_turn fast_resume
 
 fast_resume:
+  incl CONTEXT_TAKEN(%rbx)
   movl CONTEXT_COMMAND(%rbx), %eax
   testl $(COMMAND_XRSTOR | COMMAND_XSAVE | COMMAND_TRAP), %eax
   jnz fast_extended
@@ -633,6 +642,7 @@ handler_published:
   wait_for_turn handler_resume
 
 handler_resume:
+  incl CONTEXT_TAKEN(%rbx)
   // Before anything that an interrupt could make us forget: see handler_in_stub.
   cmpl $0, CONTEXT_SET_BASES(%rbx)
   je 1f

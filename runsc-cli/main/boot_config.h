@@ -87,6 +87,8 @@ inline constexpr int kGoferSocketFd = 6;  // Each side's own end.
 inline constexpr int kControlFd = 7;      // Sentry only: control_socket.h.
 inline constexpr int kOwnFdsFd = 7;       // Gofer only: its /proc/self/fd.
 inline constexpr int kTimingFd = 8;       // timing.h
+inline constexpr int kNetworkSocketFd =
+    9;                                    // Sentry and network gofer with --network=host: own end.
 inline constexpr int kFirstAttachFd = 9;  // Gofer only: O_PATH, in the order of attach_points.
 
 }  // namespace runsc

@@ -6,6 +6,7 @@
 
 #include "platform/seccomp/filter.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/network_filter.h"
 #include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/sentry_filter.h"
 
@@ -33,15 +34,16 @@ int Main() {
     const char* name;
     Filter filter;
   } filters[] = {
-      {"SystrapSentry", WithSanitizerRows(SentryFilter({.own_pid = 1, .ptrace_platform = false}))},
-      {"PtraceSentry", WithSanitizerRows(SentryFilter({.own_pid = 1, .ptrace_platform = true}))},
-      {"Gofer", WithSanitizerRows(GoferFilter())},
+      {"SystrapSentry", SentryFilter({.own_pid = 1, .ptrace_platform = false})},
+      {"PtraceSentry", SentryFilter({.own_pid = 1, .ptrace_platform = true})},
+      {"Gofer", GoferFilter()},
+      {"NetworkGofer", NetworkGoferFilter()},
   };
   printf("// Made by compile_filters.\n\n#include \"runsc-cli/main/compiled_filters.h\"\n\n");
   printf("namespace runsc {\nnamespace {\n\n");
-  for (const auto& [name, filter] : filters) Print(name, filter);
+  for (const auto& [name, filter] : filters) Print(name, WithSanitizerRows(filter));
   printf("\n}  // namespace\n\n");
-  for (const auto& [name, filter] : filters) PrintDefinition(name, filter);
+  for (const auto& [name, filter] : filters) PrintDefinition(name, WithSanitizerRows(filter));
   printf("\n}  // namespace runsc\n");
   return fflush(stdout) == 0 && ferror(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
