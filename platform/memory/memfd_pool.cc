@@ -117,6 +117,9 @@ Result<PoolRange> MemfdPool::Allocate(uint64_t bytes, uint64_t alignment) {
   return range;
 }
 
+// MemoryPool::Create makes no other kind.
+PoolWatch& WatchOf(MemoryPool& pool) { return static_cast<MemfdPool&>(pool); }
+
 void MemfdPool::AddAllocatedLocked(uint64_t bytes) {
   allocated_ += bytes;
   if (allocated_ <= watched_) return;

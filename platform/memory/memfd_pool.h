@@ -27,10 +27,11 @@
 #include "platform/base/fd.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
+#include "platform/memory/pool_watch.h"
 
 namespace platform {
 
-class MemfdPool final : public MemoryPool {
+class MemfdPool final : public MemoryPool, public PoolWatch {
  public:
   // `window` maps all `bytes_max` bytes of `memfd`, read-write and shared. Takes both over.
   MemfdPool(base::Fd memfd, std::byte* window, uint64_t bytes_max);

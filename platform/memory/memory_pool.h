@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 
@@ -53,16 +52,6 @@ class MemoryPool {
   // Bytes given out, and bytes the host really holds for us (fstat st_blocks).
   virtual uint64_t allocated_bytes() const = 0;
   virtual uint64_t resident_bytes() const = 0;
-
-  // --- For whoever bounds the memory (sentry/kernel/memory_limit.h).
-  // `crossed` is called, with a caller's locks held, by the first Allocate that brings
-  // allocated_bytes over the mark set by Watch. Returns when no call of the one before runs.
-  virtual void SetWatcher(std::function<void()> crossed) = 0;
-  // Sets the mark. False, and nothing is set, if it has been crossed already.
-  virtual bool Watch(uint64_t allocated_bytes_max) = 0;
-  // Memory files are to get no further pages.
-  virtual void RefuseFiles(bool refuse) = 0;
-  virtual bool refuses_files() const = 0;
 };
 
 }  // namespace platform

@@ -109,6 +109,8 @@ class SandboxGuest : public Guest {
     kernel_ = std::make_unique<sentry::Kernel>(*platform_, *pool_, dispatcher_, *vdso_, random_,
                                                MakeKernelOptions(config_));
     kernel_->set_vdso(vdso_);
+    memory_limit_ =
+        std::make_unique<sentry::MemoryLimit>(*kernel_, kernel_->options().memory_bytes);
     timing_.Note("has its kernel");
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     if (config_.terminal) {
@@ -275,6 +277,7 @@ class SandboxGuest : public Guest {
   std::unique_ptr<platform::Platform> platform_;
   std::shared_ptr<gofer::Client> files_;
   std::unique_ptr<sentry::Kernel> kernel_;
+  std::unique_ptr<sentry::MemoryLimit> memory_limit_;
   GuestDevices devices_;
   std::unique_ptr<sentry::ConsolePump> console_;
   sentry::FileRef console_file_;

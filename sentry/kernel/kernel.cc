@@ -12,7 +12,6 @@
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/host_poller.h"
 #include "sentry/kernel/job_control.h"
-#include "sentry/kernel/memory_limit.h"
 #include "sentry/kernel/task_exec.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
@@ -58,14 +57,12 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
   // own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
   if (poller.ok()) host_poller_ = std::move(poller).value();
-  memory_limit_ = std::make_shared<MemoryLimit>(*this, options_.memory_bytes);
 }
 
 Kernel::~Kernel() {
   KillAll();
   WaitUntilEmpty();
   platform_.AwaitRetired();
-  memory_limit_.reset();
 }
 
 // --- Lives of host threads.

@@ -26,7 +26,6 @@ namespace sentry {
 class AnonymousFiles;
 class FutexTable;
 class HostPoller;
-class MemoryLimit;
 class NetworkNamespace;
 class Vdso;
 struct RewriteStats;
@@ -44,8 +43,7 @@ struct KernelOptions {
   std::string host_name = "ravelin";
   std::string domain_name = "(none)";
   uint32_t cpu_count = 1;
-  // What free(1) shows as total, and the limit (memory_limit.h). 0: none.
-  uint64_t memory_bytes = 0;
+  uint64_t memory_bytes = 0;  // What free(1) shows as total.
   uint64_t tasks_max = 32768;
   bool strace = false;
   // The first process dies of signals like any other (`do`: Ctrl-C must end `sleep 60`), instead of
@@ -97,7 +95,6 @@ class Kernel {
   FutexTable& futexes() { return *futexes_; }
   PidNamespace& pids() { return *pids_; }
   HostPoller& host_poller() { return *host_poller_; }
-  const MemoryLimit& memory_limit() const { return *memory_limit_; }
   AnonymousFiles& anonymous_files() {
     return *anonymous_files_;
   }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
@@ -143,11 +140,6 @@ class Kernel {
   int64_t boot_monotonic_ns() const { return boot_monotonic_ns_; }
   int64_t boot_realtime_ns() const { return boot_realtime_ns_; }
   // Tasks made since boot (/proc/stat).
-  // The largest area that a guest may have with memory behind it (overcommit_memory 0: what can
-  // never be there is refused).
-  uint64_t commit_bytes() const {
-    return options_.memory_bytes != 0 ? options_.memory_bytes : ~uint64_t{0};
-  }
   uint64_t forks() const { return forks_.load(std::memory_order_relaxed); }
   std::shared_ptr<UserAccount> UserAccountOf(uint32_t uid) ABSL_LOCKS_EXCLUDED(user_mu_);
 
@@ -194,7 +186,6 @@ class Kernel {
   std::shared_ptr<AnonymousFiles> anonymous_files_;
   std::shared_ptr<NetworkNamespace> network_;
   std::shared_ptr<const Vdso> vdso_;
-  std::shared_ptr<MemoryLimit> memory_limit_;
   // The last: its threads use everything above.
   HostThreads host_threads_;
 };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "platform/base/log.h"
+#include "platform/memory/pool_watch.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/task.h"
@@ -36,6 +37,11 @@ uint64_t HeapBytes() {
 
 }  // namespace
 
+uint64_t CommitBytes(const Kernel& kernel) {
+  const uint64_t bytes = kernel.options().memory_bytes;
+  return bytes != 0 ? bytes : ~uint64_t{0};
+}
+
 uint64_t TasksWithin(uint64_t limit_bytes, uint64_t wanted) {
   if (limit_bytes == 0) return wanted;
   constexpr uint64_t kTasksMin = 64;
@@ -56,15 +62,15 @@ int64_t OomPoints(ThreadGroup& group, uint64_t total_bytes) {
 }
 
 MemoryLimit::MemoryLimit(Kernel& kernel, uint64_t limit_bytes)
-    : kernel_(kernel), limit_bytes_(limit_bytes) {
+    : kernel_(kernel), watch_(platform::WatchOf(kernel.pool())), limit_bytes_(limit_bytes) {
   if (limit_bytes_ == 0) return;
   timer_ = kernel_.timers().NewTimer([this] { Look(); });
-  kernel_.pool().SetWatcher([this] { Await(0); });
-  kernel_.pool().Watch(WatchFrom(limit_bytes_));
+  watch_.SetWatcher([this] { Await(0); });
+  watch_.Watch(WatchFrom(limit_bytes_));
 }
 
 MemoryLimit::~MemoryLimit() {
-  if (limit_bytes_ != 0) kernel_.pool().SetWatcher(nullptr);
+  if (limit_bytes_ != 0) watch_.SetWatcher(nullptr);
 }
 
 uint64_t MemoryLimit::charged_bytes() const {
@@ -79,13 +85,13 @@ void MemoryLimit::Await(int64_t wait_ns) {
 
 void MemoryLimit::Look() {
   const uint64_t charged = charged_bytes();
-  kernel_.pool().RefuseFiles(charged > FilesMax(limit_bytes_));
+  watch_.RefuseFiles(charged > FilesMax(limit_bytes_));
   if (charged > limit_bytes_) {
     Kill(charged);
     return Await(kWaitNsMin);
   }
   // If the guest has given back so much, the next one to go beyond tells.
-  if (kernel_.pool().Watch(WatchFrom(limit_bytes_))) return;
+  if (watch_.Watch(WatchFrom(limit_bytes_))) return;
   const auto wait_ns = static_cast<int64_t>((limit_bytes_ - charged) / kFillBytesPerNs);
   Await(std::clamp(wait_ns, kWaitNsMin, kWaitNsMax));
 }

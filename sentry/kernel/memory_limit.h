@@ -20,6 +20,10 @@
 
 #include "sentry/time/timer_service.h"
 
+namespace platform {
+class PoolWatch;
+}
+
 namespace sentry {
 
 class Kernel;
@@ -30,6 +34,10 @@ class ThreadGroup;
 inline constexpr uint64_t kProcessCostBytes = 192 << 10;
 inline constexpr uint64_t kThreadCostBytes = 96 << 10;
 
+// The largest private area that a guest may have (overcommit_memory 0: what can never be there is
+// refused).
+uint64_t CommitBytes(const Kernel& kernel);
+
 // Tasks that fit into a quarter of the limit, of `wanted` at most. 0 bytes: no limit.
 uint64_t TasksWithin(uint64_t limit_bytes, uint64_t wanted);
 
@@ -39,7 +47,7 @@ int64_t OomPoints(ThreadGroup& group, uint64_t total_bytes);
 
 class MemoryLimit {
  public:
-  // 0: no limit. `kernel` outlives it; its pool and timers exist.
+  // 0: no limit. `kernel` outlives it.
   MemoryLimit(Kernel& kernel, uint64_t limit_bytes);
   ~MemoryLimit();
   MemoryLimit(const MemoryLimit&) = delete;
@@ -57,6 +65,7 @@ class MemoryLimit {
   void Await(int64_t wait_ns);
 
   Kernel& kernel_;
+  platform::PoolWatch& watch_;
   const uint64_t limit_bytes_;
   std::atomic<uint64_t> kills_{0};
   // Only looked at by the timer's thread.
