@@ -18,9 +18,9 @@ class PoolWatch {
   virtual void SetWatcher(std::function<void()> crossed) = 0;
   // Sets the mark. False, and nothing is set, if it has been crossed already.
   virtual bool Watch(uint64_t allocated_bytes_max) = 0;
-  // Memory files are to get no further pages.
-  virtual void RefuseFiles(bool refuse) = 0;
-  virtual bool refuses_files() const = 0;
+  // What can be refused should be: pages for files, new processes.
+  virtual void SetTight(bool refuse) = 0;
+  virtual bool is_tight() const = 0;
 };
 
 // The pool's. It lives as long.

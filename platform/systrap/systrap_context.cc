@@ -161,6 +161,12 @@ void SystrapContext::ResetFpu() {
   fpu_place_ = FpuPlace::kHere;
 }
 
+void SystrapContext::Blocks() {
+  if (!handover_.Blocks() || thread_ == nullptr) return;
+  // The turn is ours. What the stub handed over with has been read.
+  thread_->context.state.store(STATE_BLOCKED, std::memory_order_relaxed);
+}
+
 void SystrapContext::Interrupt() {
   interrupted_.store(true);
   SignalGuest();

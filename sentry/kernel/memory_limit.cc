@@ -26,8 +26,8 @@ constexpr int64_t kAfterDeathNs = 50'000'000;
 constexpr int64_t kVictimNsMax = 2'000'000'000;
 constexpr int32_t kNever = -1000;  // OOM_SCORE_ADJ_MIN
 
-// Where memory files stop growing.
-uint64_t FilesMax(uint64_t limit) { return limit / 16 * 15; }
+// Where what can be refused is refused.
+uint64_t TightFrom(uint64_t limit) { return limit / 16 * 15; }
 uint64_t WatchFrom(uint64_t limit) { return limit / 2; }
 
 uint64_t HeapBytes() {
@@ -85,7 +85,7 @@ void MemoryLimit::Await(int64_t wait_ns) {
 
 void MemoryLimit::Look() {
   const uint64_t charged = charged_bytes();
-  watch_.RefuseFiles(charged > FilesMax(limit_bytes_));
+  watch_.SetTight(charged > TightFrom(limit_bytes_));
   if (charged > limit_bytes_) {
     Kill(charged);
     return Await(kWaitNsMin);
@@ -98,39 +98,57 @@ void MemoryLimit::Look() {
 
 void MemoryLimit::Kill(uint64_t charged) {
   const int64_t now = kernel_.clock().MonotonicNs();
-  if (const std::shared_ptr<ThreadGroup> last = victim_.lock()) {
-    const int64_t since = now - victim_since_ns_;
-    if (since < (last->IsZombie() ? kAfterDeathNs : kVictimNsMax)) return;
-  } else if (now - victim_since_ns_ < kAfterDeathNs) {
+  const int64_t since = now - victim_since_ns_;
+  for (const std::weak_ptr<ThreadGroup>& victim : victims_) {
+    const std::shared_ptr<ThreadGroup> group = victim.lock();
+    if (group != nullptr && !group->IsZombie() && since < kVictimNsMax) return;
+  }
+  // The last has died: its pages are on their way.
+  if (!victims_.empty()) {
+    victims_.clear();
+    victim_since_ns_ = now;
     return;
   }
-  std::shared_ptr<ThreadGroup> worst;
-  int64_t points = 0;
+  if (since < kAfterDeathNs) return;
+  struct Candidate {
+    int64_t points;
+    std::shared_ptr<ThreadGroup> group;
+  };
+  std::vector<Candidate> candidates;
   for (const std::shared_ptr<ThreadGroup>& group : kernel_.pids().Groups()) {
     if (group->IsZombie() || group->IsExiting()) continue;
-    const int64_t own = OomPoints(*group, limit_bytes_);
-    // Of equals the youngest, which has done least.
-    if (own < points || own < 0) continue;
-    worst = group;
-    points = own;
+    const int64_t points = OomPoints(*group, limit_bytes_);
+    if (points >= 0) candidates.push_back({points, group});
   }
-  if (worst == nullptr) return;
-  const TaskRef task = worst->AnyLiveTask();
-  LOG_WARNING("out of memory: %llu of %llu KiB in use; process %d (%s) is killed, score %lld",
-              static_cast<unsigned long long>(charged / 1024),
-              static_cast<unsigned long long>(limit_bytes_ / 1024), worst->id(),
-              task != nullptr ? task->name().c_str() : "", static_cast<long long>(points));
-  kills_.fetch_add(1, std::memory_order_relaxed);
-  victim_ = worst;
+  // Of equals the youngest, which has done least.
+  std::reverse(candidates.begin(), candidates.end());
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.points > b.points; });
+  auto excess = static_cast<int64_t>((charged - limit_bytes_) / (limit_bytes_ / 1000 + 1)) + 1;
   victim_since_ns_ = now;
-  // Those who share its memory keep it alive: all of them.
-  const std::shared_ptr<MemoryManager> memory = task != nullptr ? task->memory_ref() : nullptr;
-  for (const std::shared_ptr<ThreadGroup>& group : kernel_.pids().Groups()) {
-    const TaskRef member = group->AnyLiveTask();
-    if (group != worst &&
+  for (const Candidate& candidate : candidates) {
+    if (excess <= 0) break;
+    KillOne(candidate.group, charged);
+    victims_.push_back(candidate.group);
+    excess -= std::max<int64_t>(candidate.points, 1);
+  }
+}
+
+void MemoryLimit::KillOne(const std::shared_ptr<ThreadGroup>& group, uint64_t charged) {
+  const TaskRef task = group->AnyLiveTask();
+  if (task == nullptr) return;
+  LOG_WARNING("out of memory: %llu of %llu KiB in use; process %d (%s) is killed",
+              static_cast<unsigned long long>(charged / 1024),
+              static_cast<unsigned long long>(limit_bytes_ / 1024), group->id(),
+              task->name().c_str());
+  kills_.fetch_add(1, std::memory_order_relaxed);
+  const std::shared_ptr<MemoryManager> memory = task->memory_ref();
+  for (const std::shared_ptr<ThreadGroup>& other : kernel_.pids().Groups()) {
+    const TaskRef member = other->AnyLiveTask();
+    if (other != group &&
         (member == nullptr || memory == nullptr || member->memory_ref() != memory))
       continue;
-    (void)group->SendSignal(SignalInfo::FromKernel(SIGKILL), true);  // SIGKILL is never refused.
+    (void)other->SendSignal(SignalInfo::FromKernel(SIGKILL), true);  // SIGKILL is never refused.
   }
 }
 

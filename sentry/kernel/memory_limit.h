@@ -8,8 +8,8 @@
 // which bounds what can be present. As long as that is below half of the limit nothing is done at
 // all. Beyond it a timer looks at what is present, as often as the distance to the limit demands at
 // the speed at which a machine can fill pages. Over the limit the process that uses most is killed,
-// until there is room again; memory files are refused new pages (ENOSPC) a little earlier, because
-// no kill would free them.
+// until there is room again. A little earlier what can be refused is: new processes and threads
+// (ENOMEM), and pages for memory files (ENOSPC), which no kill would free.
 //
 // Processes and threads cost the host memory that is no guest's page; they are charged by estimate,
 // and Kernel::tasks_max is made to fit.
@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "sentry/time/timer_service.h"
 
@@ -60,8 +61,11 @@ class MemoryLimit {
   void Look();
 
  private:
-  // Kills the worst process, unless the last victim is still on its way out.
+  // Kills the worst processes, as many as the excess takes, unless the last ones are still on their
+  // way out.
   void Kill(uint64_t charged);
+  // One, and all who share its memory.
+  void KillOne(const std::shared_ptr<ThreadGroup>& group, uint64_t charged);
   void Await(int64_t wait_ns);
 
   Kernel& kernel_;
@@ -69,7 +73,7 @@ class MemoryLimit {
   const uint64_t limit_bytes_;
   std::atomic<uint64_t> kills_{0};
   // Only looked at by the timer's thread.
-  std::weak_ptr<ThreadGroup> victim_;
+  std::vector<std::weak_ptr<ThreadGroup>> victims_;
   int64_t victim_since_ns_ = 0;
   std::unique_ptr<Timer> timer_;  // The last: its callback uses the rest.
 };
