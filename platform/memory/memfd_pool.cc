@@ -108,9 +108,41 @@ Result<PoolRange> MemfdPool::Allocate(uint64_t bytes, uint64_t alignment) {
   CHECK(std::has_single_bit(alignment) && alignment >= kPageSize);
   if (bytes > bytes_max_ || alignment > bytes_max_) return Errno(ENOMEM);
   Result<PoolRange> range = TryAllocate(bytes, alignment);
-  if (range.ok()) return range;
-  Trim();
-  return TryAllocate(bytes, alignment);
+  if (!range.ok()) {
+    Trim();
+    range = TryAllocate(bytes, alignment);
+  }
+  if (crossed_.load(std::memory_order_relaxed)) [[unlikely]]
+    CallWatcher();
+  return range;
+}
+
+// MemoryPool::Create makes no other kind.
+PoolWatch& WatchOf(MemoryPool& pool) { return static_cast<MemfdPool&>(pool); }
+
+void MemfdPool::AddAllocatedLocked(uint64_t bytes) {
+  allocated_ += bytes;
+  if (allocated_ <= watched_) return;
+  watched_ = ~uint64_t{0};
+  crossed_.store(true, std::memory_order_relaxed);
+}
+
+void MemfdPool::CallWatcher() {
+  if (!crossed_.exchange(false)) return;
+  absl::MutexLock lock(&watcher_mu_);
+  if (watcher_) watcher_();
+}
+
+void MemfdPool::SetWatcher(std::function<void()> crossed) {
+  absl::MutexLock lock(&watcher_mu_);
+  watcher_ = std::move(crossed);
+}
+
+bool MemfdPool::Watch(uint64_t allocated_bytes_max) {
+  absl::MutexLock lock(&mu_);
+  if (allocated_ > allocated_bytes_max) return false;
+  watched_ = allocated_bytes_max;
+  return true;
 }
 
 Result<PoolRange> MemfdPool::TryAllocate(uint64_t bytes, uint64_t alignment) {
@@ -121,7 +153,7 @@ Result<PoolRange> MemfdPool::TryAllocate(uint64_t bytes, uint64_t alignment) {
     if (warm.size() != 0) {
       segments_.emplace(warm.start, Segment{warm.end, 1});
       MergeLocked(warm);
-      allocated_ += bytes;
+      AddAllocatedLocked(bytes);
       return warm;
     }
   }
@@ -138,7 +170,7 @@ Result<PoolRange> MemfdPool::TryAllocate(uint64_t bytes, uint64_t alignment) {
   if (range.end < hole.end) InsertFreeLocked({range.end, hole.end});
   segments_.emplace(range.start, Segment{range.end, 1});
   MergeLocked(range);
-  allocated_ += bytes;
+  AddAllocatedLocked(bytes);
   return range;
 }
 

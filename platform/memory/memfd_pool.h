@@ -12,7 +12,9 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -25,10 +27,11 @@
 #include "platform/base/fd.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_pool.h"
+#include "platform/memory/pool_watch.h"
 
 namespace platform {
 
-class MemfdPool final : public MemoryPool {
+class MemfdPool final : public MemoryPool, public PoolWatch {
  public:
   // `window` maps all `bytes_max` bytes of `memfd`, read-write and shared. Takes both over.
   MemfdPool(base::Fd memfd, std::byte* window, uint64_t bytes_max);
@@ -49,6 +52,10 @@ class MemfdPool final : public MemoryPool {
   std::span<std::byte> Window(PoolRange range) override;
   uint64_t allocated_bytes() const override ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t resident_bytes() const override;
+  void SetWatcher(std::function<void()> crossed) override ABSL_LOCKS_EXCLUDED(watcher_mu_);
+  bool Watch(uint64_t allocated_bytes_max) override ABSL_LOCKS_EXCLUDED(mu_);
+  void SetTight(bool refuse) override { tight_.store(refuse, std::memory_order_relaxed); }
+  bool is_tight() const override { return tight_.load(std::memory_order_relaxed); }
 
  private:
   struct Segment {
@@ -71,6 +78,8 @@ class MemfdPool final : public MemoryPool {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   base::Result<PoolRange> TryAllocate(uint64_t bytes, uint64_t alignment) ABSL_LOCKS_EXCLUDED(mu_);
+  void AddAllocatedLocked(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CallWatcher() ABSL_LOCKS_EXCLUDED(watcher_mu_);
   // Pages of nobody go back to the host, and the range to the free ones.
   void GiveBack(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
   // A range that nobody refers to any more: kept warm, or given back to the host.
@@ -106,6 +115,12 @@ class MemfdPool final : public MemoryPool {
   pthread_t trimmer_ ABSL_GUARDED_BY(mu_) = {};
   uint64_t opened_ ABSL_GUARDED_BY(mu_) = 0;  // Bytes of the file in use at all.
   uint64_t allocated_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t watched_ ABSL_GUARDED_BY(mu_) = ~uint64_t{0};  // The mark; nobody watches.
+  std::atomic<bool> crossed_{false};                      // The watcher is to be called.
+
+  absl::Mutex watcher_mu_;
+  std::function<void()> watcher_ ABSL_GUARDED_BY(watcher_mu_);
+  std::atomic<bool> tight_{false};
 };
 
 }  // namespace platform

@@ -30,7 +30,8 @@ uintptr_t ImageOffset(uintptr_t address) {
   return address > begin && address < end ? address - begin : 0;
 }
 
-void LogCallers(uintptr_t stack_pointer) {
+// Reads frames that are not its own, which AddressSanitizer takes for an error.
+__attribute__((no_sanitize_address)) void LogCallers(uintptr_t stack_pointer) {
   char text[kFramesMax * 12 + 1];
   size_t used = 0;
   const auto* words = reinterpret_cast<const uintptr_t*>(stack_pointer);

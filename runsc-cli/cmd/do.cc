@@ -21,6 +21,26 @@ absl::Status ParseId(std::string_view text, std::optional<uint32_t>& id) {
   return absl::OkStatus();
 }
 
+// A number, in units of k, m or g if one of these follows.
+absl::Status ParseMemory(std::string_view text, uint64_t& bytes) {
+  constexpr uint64_t kBytesMin = uint64_t{16} << 20;
+  uint64_t value = 0;
+  const char* const text_end = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), text_end, value);
+  const std::string_view unit(end, static_cast<size_t>(text_end - end));
+  const size_t power = std::string_view("bkmgBKMG").find(unit.empty() ? 'b' : unit.front()) % 4;
+  if (error != std::errc() || unit.size() > 1 ||
+      std::string_view("bkmgBKMG").find(unit) == std::string_view::npos ||
+      value > (uint64_t{1} << 50) >> (10 * power)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("takes a size like 512m or 2g, not \"", Absl(text), "\""));
+  }
+  if (value << (10 * power) < kBytesMin)
+    return absl::InvalidArgumentError("takes 16m at least: less holds no program");
+  bytes = value << (10 * power);
+  return absl::OkStatus();
+}
+
 absl::Status ParseVolume(std::string_view text, std::vector<Volume>& volumes) {
   Volume volume;
   std::string_view rest = text;
@@ -101,6 +121,9 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("volume",
                [&options](std::string_view text) { return ParseVolume(text, options.volumes); });
 
+  flags.Custom("memory", [&options](std::string_view text) {
+    return ParseMemory(text, options.memory_bytes);
+  });
   AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer", "network"});
 
   const auto rest = flags.Parse(arguments);

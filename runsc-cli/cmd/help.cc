@@ -91,6 +91,8 @@ CMD cannot be executed, 127 if it is not found.
   --uid N, --gid N           run as this user and group (default: the caller's)
   --volume HOST:GUEST[:ro]   show the host's file or directory HOST at GUEST; what the guest writes
                              there stays, unless :ro is given; may be repeated
+  --memory SIZE              what the sandbox may use, like 512m or 2g (default: what the host has to spare);
+                             a guest that wants more meets its OOM killer
   --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none|host, --strace, --debug,
   --debug-log DIR, --timing
                              as in "runsc help"

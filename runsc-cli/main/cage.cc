@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runsc-cli/main/boot_config.h"
+#include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/timing.h"
 
 namespace runsc {
@@ -166,7 +167,7 @@ void ResetSignals() {
   // The ids are mapped once this byte comes; an end without it means that runsc has gone.
   char byte = 0;
   if (read(go_fd, &byte, 1) != 1) _exit(125);
-  EnterEmptyRoot(error_fd);
+  if (!kSanitized) EnterEmptyRoot(error_fd);
   DropPrivileges(spec, error_fd);
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);

@@ -7,6 +7,7 @@
 #include "platform/seccomp/filter.h"
 #include "runsc-cli/main/gofer_filter.h"
 #include "runsc-cli/main/network_filter.h"
+#include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace runsc {
@@ -40,9 +41,9 @@ int Main() {
   };
   printf("// Made by compile_filters.\n\n#include \"runsc-cli/main/compiled_filters.h\"\n\n");
   printf("namespace runsc {\nnamespace {\n\n");
-  for (const auto& [name, filter] : filters) Print(name, filter);
+  for (const auto& [name, filter] : filters) Print(name, WithSanitizerRows(filter));
   printf("\n}  // namespace\n\n");
-  for (const auto& [name, filter] : filters) PrintDefinition(name, filter);
+  for (const auto& [name, filter] : filters) PrintDefinition(name, WithSanitizerRows(filter));
   printf("\n}  // namespace runsc\n");
   return fflush(stdout) == 0 && ferror(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

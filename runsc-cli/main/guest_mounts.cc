@@ -47,8 +47,12 @@ class TreeBuilder {
   }
 
  private:
+  sentry::TmpfsOptions MemoryOptions() const {
+    return sentry::TmpfsOptions::Default(kernel_.options().memory_bytes);
+  }
+
   Result<sentry::FileSystemRef> NewMemory(uint32_t mode) {
-    sentry::TmpfsOptions options;
+    sentry::TmpfsOptions options = MemoryOptions();
     options.mode = mode;
     return sentry::FileSystemRef(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), options));
   }
@@ -68,7 +72,7 @@ class TreeBuilder {
     Result<sentry::FileSystemRef> lower = Serve(root, true);
     if (!lower.ok()) return Failed("the root", lower.error());
     auto overlay = sentry::Overlay::Create(
-        lower.value(), sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), {}));
+        lower.value(), sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), MemoryOptions()));
     if (!overlay.ok()) return Failed("the root's overlay", overlay.error());
     const auto mounted = kernel_.vfs().MountRoot(std::move(overlay).value(), "none", 0);
     if (!mounted.ok()) return Failed("the root", mounted.error());

@@ -175,6 +175,10 @@ int GuestProcess::WaitForExit() {
 
 GuestProcess::Failure GuestProcess::FailToExecute(base::Errno error) const {
   const std::string& program = config_.arguments.front();
+  if (const auto cwd = kernel_.vfs().WalkAsKernel(config_.cwd); !cwd.ok()) {
+    return {kOwnFailure, absl::StrCat("cannot start in the directory ", config_.cwd, ": ",
+                                      strerror(cwd.error().value()), " in the sandbox")};
+  }
   if (error == ENOENT && program.find('/') == std::string::npos) {
     return {kNotFound, absl::StrCat("exec: \"", program, "\": executable file not found in $PATH")};
   }

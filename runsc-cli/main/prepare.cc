@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runsc-cli/main/cage.h"
+#include "runsc-cli/main/host_memory.h"
 
 namespace runsc {
 namespace {
@@ -139,6 +140,7 @@ absl::StatusOr<SandboxSpec> Prepare(const cmd::DoOptions& options) {
   config.arguments = options.command;
   config.environment = MergedEnvironment(options.environment);
   config.platform = options.common.platform;
+  config.memory_bytes = options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
   config.rewrite = options.common.rewrite == "on";
   config.strace = options.common.strace;
   config.debug = options.common.debug;

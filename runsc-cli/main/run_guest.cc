@@ -27,6 +27,7 @@
 #include "runsc-cli/main/launch.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/loader/vdso.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/socket/network_namespace.h"
@@ -61,6 +62,7 @@ sentry::KernelOptions MakeKernelOptions(const BootConfig& config) {
   if (config.memory_bytes != 0)
     options.memory_bytes = std::min(options.memory_bytes, config.memory_bytes);
   if (config.tasks_max != 0) options.tasks_max = config.tasks_max;
+  options.tasks_max = sentry::TasksWithin(options.memory_bytes, options.tasks_max);
   options.strace = config.strace;
   options.init_is_killable = !config.container;
   return options;
@@ -103,6 +105,8 @@ class SandboxGuest : public Guest {
     if (config_.host_network) {
       kernel_->network().UseHost(std::make_shared<gofer::network::Client>(std::move(fds_.network)));
     }
+    memory_limit_ =
+        std::make_unique<sentry::MemoryLimit>(*kernel_, kernel_->options().memory_bytes);
     timing_.Note("has its kernel");
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     init_ =
@@ -146,7 +150,7 @@ class SandboxGuest : public Guest {
  private:
   int Fail(const GuestProcess::Failure& failure) {
     control_->Finish();
-    LOG_ERROR("%s", failure.message.c_str());
+    LOG_INFO("%s", failure.message.c_str());  // runsc says it to the user.
     Send(FrameKind::kFailed, failure.code, failure.message);
     return failure.code;
   }
@@ -222,6 +226,7 @@ class SandboxGuest : public Guest {
   std::unique_ptr<platform::Platform> platform_;
   std::shared_ptr<gofer::Client> files_;
   std::unique_ptr<sentry::Kernel> kernel_;
+  std::unique_ptr<sentry::MemoryLimit> memory_limit_;
   GuestDevices devices_;
   std::unique_ptr<GuestProcess> init_;
   std::unique_ptr<GuestExecs> execs_;

@@ -179,12 +179,25 @@ absl::Status Sandbox::StartProcesses(SandboxSpec& spec) {
 
 void Sandbox::OnControl() {
   const base::Result<Frame> frame = ReceiveFrame(control_.get());
-  if (frame.ok()) {
+  if (frame.ok() && frame.value().kind == FrameKind::kFailed && !done() && GoferIsToBlame()) {
+    // Without its gofer a sentry can only say that something is not there.
+    OnProcess(gofer_);
+  } else if (frame.ok()) {
     OnFrame(frame.value());
   } else if (frame.error() != EBADMSG) {
     // The end of the line; its process descriptor says why.
     control_.Reset();
   }
+}
+
+bool Sandbox::GoferIsToBlame() const {
+  pollfd ended{gofer_.child.pid_fd.get(), POLLIN, 0};
+  siginfo_t end{};
+  if (gofer_.ended || poll(&ended, 1, 0) <= 0 ||
+      waitid(P_PIDFD, static_cast<id_t>(gofer_.child.pid_fd.get()), &end, WEXITED | WNOWAIT) != 0) {
+    return false;
+  }
+  return end.si_code != CLD_EXITED || end.si_status != 0;
 }
 
 std::string Sandbox::Obituary(const Process& process, const std::string& log_path) {
@@ -216,7 +229,7 @@ void Sandbox::OnProcess(Process& process) {
   waitid(P_PIDFD, static_cast<id_t>(process.child.pid_fd.get()), &process.end, WEXITED);
   process.ended = true;
   // A frame that the sentry sent before it ended is still in the socket.
-  while (control_ && !done()) {
+  while (&process == &sentry_ && control_ && !done()) {
     pollfd ready{control_.get(), POLLIN, 0};
     if (poll(&ready, 1, 0) <= 0) break;
     OnControl();

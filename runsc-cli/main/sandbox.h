@@ -78,6 +78,8 @@ class Sandbox {
   const std::string& LogPathOf(const Process& process) const;
   void OnControl();
   void OnProcess(Process& process);
+  // It has ended otherwise than by its own choice.
+  bool GoferIsToBlame() const;
   // How `process` ended, for the user.
   static std::string Obituary(const Process& process, const std::string& log_path);
 

@@ -31,10 +31,14 @@ namespace {
 
 constexpr int kMallocArenas = 2;
 
+// runsc says it to the user; the log has it, too, if there is one.
 int FailStart(int control, absl::string_view message) {
   const std::string line(message);
-  LOG_ERROR("%s", line.c_str());
-  (void)SendFrame(control, FrameKind::kFailed, kOwnFailure, line).ok();
+  if (SendFrame(control, FrameKind::kFailed, kOwnFailure, line).ok()) {
+    LOG_INFO("%s", line.c_str());
+  } else {
+    LOG_ERROR("%s", line.c_str());
+  }
   return kOwnFailure;
 }
 
@@ -76,7 +80,9 @@ int SentryMain() {
     if ((config->stdio_open >> fd & 1) != 0)
       fds.stdio[fd] = base::Fd(fcntl(fd, F_DUPFD_CLOEXEC, kFirstAttachFd));
   }
-  const int control = fds.control.get();
+  // A copy: the guest's goes with the guest that could not be prepared.
+  const base::Fd control_copy(fcntl(kControlFd, F_DUPFD_CLOEXEC, kFirstAttachFd));
+  const int control = control_copy.get();
   const bool provoke = config->provoke_violation == "sentry";
   auto guest = Guest::Prepare(std::move(*config), std::move(fds), timing);
   if (!guest.ok()) return FailStart(control, guest.status().message());

@@ -14,7 +14,12 @@
 namespace sentry {
 namespace {
 
+#ifdef RAVELIN_SANITIZE
+constexpr size_t kHostStackBytes =
+    1024 * 1024;  // Frames have forbidden bytes around each variable.
+#else
 constexpr size_t kHostStackBytes = 256 * 1024;
+#endif
 constexpr size_t kIdleMax = 8;
 constexpr absl::Duration kIdleTime = absl::Seconds(2);
 

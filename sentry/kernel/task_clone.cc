@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "platform/memory/pool_watch.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespace_change.h"
 #include "sentry/kernel/pid_namespace.h"
@@ -55,6 +56,7 @@ base::Result<void> TaskClone::CheckFlags(Task& parent, const CloneArguments& arg
 }
 
 base::Result<void> TaskClone::CheckProcessLimit(Task& parent) {
+  if (platform::WatchOf(parent.kernel().pool()).is_tight()) return Errno(ENOMEM);
   const Credentials& credentials = parent.own_credentials();
   if (credentials.HasCapability(CAP_SYS_RESOURCE) || credentials.HasCapability(CAP_SYS_ADMIN))
     return {};

@@ -9,6 +9,7 @@
 #include "sentry/kernel/exec_credentials.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_delivery.h"
@@ -157,8 +158,8 @@ base::Result<void> TaskExec::Exec(Task& task, ExecRequest request) {
     }
     memory = std::move(made).value();
   }
-  memory->SetLimits(
-      {group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit, group.Limit(RLIMIT_MEMLOCK)});
+  memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), stack_limit,
+                     group.Limit(RLIMIT_MEMLOCK), CommitBytes(group.kernel())});
   const LoadRequest load{.program = program,
                          .credentials = credentials.credentials,
                          .secure = credentials.secure,

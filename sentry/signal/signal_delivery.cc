@@ -68,10 +68,13 @@ void SignalDelivery::TakePartInStop(Task& task) {
   }
   if (last) NotifyParent(group, CLD_STOPPED);
   while (true) {
+    // kInterrupt is set, since that is why we are here: only kWoken can change the word that is
+    // slept on.
+    task.wake_state_.fetch_and(~Task::kWoken, std::memory_order_acq_rel);
     const uint32_t state =
         task.wake_state_.fetch_or(Task::kAsleep, std::memory_order_acq_rel) | Task::kAsleep;
     if (!task.stopped_.load(std::memory_order_acquire) || (state & Task::kKilled) != 0) break;
-    task.SleepOnWakeState(state, -1);
+    if ((state & Task::kWoken) == 0) task.SleepOnWakeState(state, -1);
   }
   task.wake_state_.fetch_and(~Task::kAsleep, std::memory_order_acq_rel);
 }

@@ -60,7 +60,7 @@ void SignalDelivery::ContinueLocked(ThreadGroup& group, Effects& effects) {
   for (Task* task : group.signal_targets_) {
     task->stop_dequeued_ = false;
     task->stop_requested_ = false;
-    if (task->stopped_.exchange(false)) task->SetWakeBits(Task::kInterrupt);
+    if (task->stopped_.exchange(false)) task->SetWakeBits(Task::kInterrupt | Task::kWoken);
   }
   // The parent hears of it from the first task that runs again. A stop that was not complete counts
   // as one that was.

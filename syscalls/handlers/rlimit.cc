@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
@@ -59,7 +60,7 @@ Result<void> Change(Task& task, sentry::ThreadGroup& group, int resource,
       member != nullptr ? member->memory_ref() : nullptr;
   if (memory != nullptr) {
     memory->SetLimits({group.Limit(RLIMIT_AS), group.Limit(RLIMIT_DATA), group.Limit(RLIMIT_STACK),
-                       group.Limit(RLIMIT_MEMLOCK)});
+                       group.Limit(RLIMIT_MEMLOCK), sentry::CommitBytes(group.kernel())});
   }
   return {};
 }

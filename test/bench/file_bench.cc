@@ -28,13 +28,12 @@
 
 #include "absl/synchronization/mutex.h"
 #include "gofer/protocol/client.h"
-#include "gofer/server/host.h"
-#include "gofer/server/server.h"
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/vfs/vfs.h"
+#include "test/bench/served_gofer.h"
 #include "test/support/test_task.h"
 
 namespace {
@@ -52,24 +51,6 @@ void Must(bool condition, const char* what) {
   if (condition) return;
   fprintf(stderr, "file_bench: %s failed\n", what);
   exit(1);
-}
-
-void Serve(gofer::ChannelEnds ends) {
-  ends.client_socket.Reset();
-  gofer::Server::Options options;
-  options.memory = std::move(ends.memory);
-  options.socket = std::move(ends.server_socket);
-  gofer::AttachPoint point;
-  point.name = "root";
-  point.read_only = true;
-  point.root_path_fd = base::Fd(open("/", O_PATH | O_CLOEXEC));
-  options.attach_points.push_back(std::move(point));
-  auto proc = gofer::host::OpenProcSelfFd();
-  if (!proc.ok()) abort();
-  options.proc_self_fd = *std::move(proc);
-  auto server = gofer::Server::Create(std::move(options));
-  if (!server.ok()) abort();
-  _exit((*server)->Run().ok() ? 0 : 1);
 }
 
 // The least of several batches, per operation.
@@ -91,7 +72,7 @@ class Bench {
     auto ends = gofer::CreateChannel();
     Must(ends.ok(), "CreateChannel");
     const pid_t pid = fork();
-    if (pid == 0) Serve(*std::move(ends));
+    if (pid == 0) bench::ServeGofer(*std::move(ends), "/", true);
     ends->server_socket.Reset();
     auto client = gofer::Client::Create(std::move(ends->memory), std::move(ends->client_socket));
     Must(client.ok(), "the gofer's client");

@@ -20,8 +20,7 @@
 #include <vector>
 
 #include "gofer/protocol/client.h"
-#include "gofer/server/host.h"
-#include "gofer/server/server.h"
+#include "test/bench/served_gofer.h"
 
 namespace {
 
@@ -50,23 +49,6 @@ void Measure(const char* what, int calls, const std::function<void()>& call, int
   printf("%-40s %8.2f us\n", what, rounds[2]);
 }
 
-void Serve(gofer::ChannelEnds ends, const std::string& path) {
-  ends.client_socket.Reset();
-  gofer::Server::Options options;
-  options.memory = std::move(ends.memory);
-  options.socket = std::move(ends.server_socket);
-  gofer::AttachPoint point;
-  point.name = "root";
-  point.root_path_fd = base::Fd(open(path.c_str(), O_PATH | O_CLOEXEC));
-  options.attach_points.push_back(std::move(point));
-  auto proc = gofer::host::OpenProcSelfFd();
-  if (!proc.ok()) abort();
-  options.proc_self_fd = *std::move(proc);
-  auto server = gofer::Server::Create(std::move(options));
-  if (!server.ok()) abort();
-  _exit((*server)->Run().ok() ? 0 : 1);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,7 +56,7 @@ int main(int argc, char** argv) {
   auto ends = gofer::CreateChannel();
   if (!ends.ok()) return 1;
   const pid_t pid = fork();
-  if (pid == 0) Serve(*std::move(ends), path);
+  if (pid == 0) bench::ServeGofer(*std::move(ends), path, false);
   ends->server_socket.Reset();
   auto created = gofer::Client::Create(std::move(ends->memory), std::move(ends->client_socket));
   if (!created.ok()) return 1;

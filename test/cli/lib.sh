@@ -20,11 +20,14 @@ unprivileged() {
 }
 
 # refused WHAT PATTERN COMMAND...: exit status 125, one line on standard error that matches.
-refused() {
-  local what=$1 pattern=$2 status=0
-  shift 2
+refused() { refused_with 125 "$@"; }
+
+# refused_with STATUS WHAT PATTERN COMMAND...
+refused_with() {
+  local want=$1 what=$2 pattern=$3 status=0
+  shift 3
   "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-  [ $status -eq 125 ] || fail "$what: status $status, not 125"
+  [ $status -eq "$want" ] || fail "$what: status $status, not $want"
   [ "$(wc -l <"$scratch/err")" -eq 1 ] || fail "$what: not one line: $(cat "$scratch/err")"
   grep -qE -- "$pattern" "$scratch/err" || fail "$what: '$(cat "$scratch/err")' lacks '$pattern'"
   [ ! -s "$scratch/out" ] || fail "$what: wrote to standard output"

@@ -12,6 +12,7 @@
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/current_task.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/memory_limit.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/mm/io_buffer.h"
@@ -80,7 +81,8 @@ Result<std::string> AuxiliaryVector(Task&, Task& subject) {
 Result<std::string> CommandName(Task&, Task& subject) { return subject.name() + "\n"; }
 Result<std::string> ControlGroup(Task&, Task&) { return std::string("0::/\n"); }
 Result<std::string> OomScore(Task&, Task& subject) {
-  return Format("%d\n", std::max(0, subject.group().oom_score_adjust().load() * 2 / 3 + 666));
+  const int64_t points = OomPoints(subject.group(), subject.kernel().options().memory_bytes);
+  return Format("%lld\n", static_cast<long long>(points < 0 ? 0 : (1000 + points) * 2 / 3));
 }
 Result<std::string> OomScoreAdjust(Task&, Task& subject) {
   return Format("%d\n", subject.group().oom_score_adjust().load());

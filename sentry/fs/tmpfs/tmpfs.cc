@@ -60,10 +60,13 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
                          TmpfsOptions* options) {
   if (key == "size") {
     options->size_bytes = base::PageUp(TRY(ParseNumber(value, 10, memory_bytes)));
+    options->size_unsaid = false;
   } else if (key == "nr_blocks") {
     options->size_bytes = TRY(ParseNumber(value, 10, 0)) * kPageSize;
+    options->size_unsaid = false;
   } else if (key == "nr_inodes") {
     options->inodes_max = TRY(ParseNumber(value, 10, 0));
+    options->inodes_unsaid = false;
   } else if (key == "mode") {
     options->mode = static_cast<uint32_t>(TRY(ParseNumber(value, 8, 0))) & 07777U;
   } else if (key == "uid") {
@@ -98,9 +101,17 @@ Result<void> ParseInto(std::string_view text, uint64_t memory_bytes, TmpfsOption
 
 }  // namespace
 
-Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
+TmpfsOptions TmpfsOptions::Default(uint64_t memory_bytes) {
   TmpfsOptions options;
+  options.size_bytes = base::PageDown(memory_bytes / 2);
+  options.inodes_max = options.size_bytes / kPageSize;
+  options.size_unsaid = options.inodes_unsaid = true;
   options.memory_bytes = memory_bytes;
+  return options;
+}
+
+Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
+  TmpfsOptions options = TmpfsOptions::Default(memory_bytes);
   TRY(ParseInto(text, memory_bytes, &options));
   return options;
 }
@@ -171,8 +182,12 @@ Result<void> Tmpfs::Reconfigure(std::string_view text) {
 std::string Tmpfs::options() const {
   std::string text;
   const auto add = [&](const std::string& item) { text += text.empty() ? item : "," + item; };
-  if (pages_.limit() != 0) add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
-  if (inodes_.limit() != 0) add(absl::StrCat("nr_inodes=", inodes_.limit()));
+  const bool default_size = options_.size_unsaid && pages_.limit() == options_.size_bytes / kPageSize;
+  const bool default_inodes = options_.inodes_unsaid && inodes_.limit() == options_.inodes_max;
+  if (pages_.limit() != 0 && !default_size)
+    add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
+  if (inodes_.limit() != 0 && !default_inodes)
+    add(absl::StrCat("nr_inodes=", inodes_.limit()));
   if (options_.mode != 01777) add(absl::StrCat("mode=", Octal(options_.mode)));
   if (options_.uid != 0) add(absl::StrCat("uid=", options_.uid));
   if (options_.gid != 0) add(absl::StrCat("gid=", options_.gid));

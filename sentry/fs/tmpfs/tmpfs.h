@@ -21,8 +21,14 @@ class TmpfsDirectory;
 class Vfs;
 
 struct TmpfsOptions {
+  // Where nothing is said: half of the memory, and an inode for each page of that.
+  static TmpfsOptions Default(uint64_t memory_bytes);
+
   uint64_t size_bytes = 0;  // 0: no limit.
   uint64_t inodes_max = 0;  // 0: no limit.
+  // These two are Default's: /proc/mounts does not show them.
+  bool size_unsaid = false;
+  bool inodes_unsaid = false;
   uint32_t mode = 01777;
   uint32_t uid = 0;
   uint32_t gid = 0;

@@ -13,6 +13,7 @@
 #include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/gofer_filter.h"
 #include "runsc-cli/main/network_filter.h"
+#include "runsc-cli/main/sanitizer.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace {
@@ -55,7 +56,8 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
       {runsc::GoferFilter(), runsc::kGoferFilter},
       {runsc::NetworkGoferFilter(), runsc::kNetworkGoferFilter},
   };
-  for (const auto& [table, compiled] : pairs) {
+  for (const auto& [product_table, compiled] : pairs) {
+    const Filter table = runsc::WithSanitizerRows(product_table);
     const std::vector<sock_filter> program = platform::seccomp::Compile(table);
     const auto same = [](const sock_filter& a, const sock_filter& b) {
       return a.code == b.code && a.jt == b.jt && a.jf == b.jf && a.k == b.k;
