@@ -13,9 +13,11 @@
 #include "syscalls/handlers/info.h"
 #include "syscalls/handlers/inotify.h"
 #include "syscalls/handlers/io.h"
+#include "syscalls/handlers/keys.h"
 #include "syscalls/handlers/memfd.h"
 #include "syscalls/handlers/memory.h"
 #include "syscalls/handlers/mount.h"
+#include "syscalls/handlers/mqueue.h"
 #include "syscalls/handlers/open.h"
 #include "syscalls/handlers/path.h"
 #include "syscalls/handlers/pipe.h"
@@ -30,6 +32,7 @@
 #include "syscalls/handlers/socket.h"
 #include "syscalls/handlers/splice.h"
 #include "syscalls/handlers/stat.h"
+#include "syscalls/handlers/sysv_ipc.h"
 #include "syscalls/handlers/time.h"
 #include "syscalls/handlers/timerfd.h"
 #include "syscalls/handlers/timers.h"
@@ -84,6 +87,9 @@ constexpr Table kTable = MakeTable({
     Full<&Msync>(26, "msync"),
     Full<&Mincore>(27, "mincore"),
     Full<&Madvise>(28, "madvise"),
+    Full<&Shmget>(29, "shmget"),
+    Full<&Shmat>(30, "shmat"),
+    Full<&Shmctl>(31, "shmctl"),
     Full<&Dup>(32, "dup"),
     Full<&Dup2>(33, "dup2"),
     Full<&Pause>(34, "pause"),
@@ -116,6 +122,14 @@ constexpr Table kTable = MakeTable({
     Full<&Wait4>(61, "wait4"),
     Full<&Kill>(62, "kill"),
     Full<&Uname>(63, "uname"),
+    Full<&Semget>(64, "semget"),
+    Full<&Semop>(65, "semop"),
+    Full<&Semctl>(66, "semctl"),
+    Full<&Shmdt>(67, "shmdt"),
+    Full<&Msgget>(68, "msgget"),
+    Full<&Msgsnd>(69, "msgsnd"),
+    Full<&Msgrcv>(70, "msgrcv"),
+    Full<&Msgctl>(71, "msgctl"),
     Full<&Fcntl>(72, "fcntl"),
     Full<&Flock>(73, "flock"),
     Full<&Fsync>(74, "fsync"),
@@ -236,6 +250,7 @@ constexpr Table kTable = MakeTable({
     Full<&Getdents64>(217, "getdents64"),
     Full<&SetTidAddress>(218, "set_tid_address"),
     Full<&RestartSyscall>(219, "restart_syscall"),
+    Full<&Semtimedop>(220, "semtimedop"),
     Full<&Fadvise64>(221, "fadvise64"),
     Full<&TimerCreate>(222, "timer_create"),
     Full<&TimerSettime>(223, "timer_settime"),
@@ -254,7 +269,16 @@ constexpr Table kTable = MakeTable({
     Partial<&Mbind>(237, "mbind", "One node: checked, and every policy is the same."),
     Partial<&SetMempolicy>(238, "set_mempolicy", "One node: checked, not remembered."),
     Partial<&GetMempolicy>(239, "get_mempolicy", "One node: the default policy."),
+    Full<&MqOpen>(240, "mq_open"),
+    Full<&MqUnlink>(241, "mq_unlink"),
+    Full<&MqTimedsend>(242, "mq_timedsend"),
+    Full<&MqTimedreceive>(243, "mq_timedreceive"),
+    Full<&MqNotify>(244, "mq_notify"),
+    Full<&MqGetsetattr>(245, "mq_getsetattr"),
     Full<&WaitId>(247, "waitid"),
+    Full<&AddKey>(248, "add_key"),
+    Full<&RequestKey>(249, "request_key"),
+    Full<&Keyctl>(250, "keyctl"),
     Full<&IoPrioSet>(251, "ioprio_set"),
     Full<&IoPrioGet>(252, "ioprio_get"),
     Full<&InotifyInit>(253, "inotify_init"),
@@ -312,8 +336,7 @@ constexpr Table kTable = MakeTable({
     Full<&SchedSetAttr>(314, "sched_setattr"),
     Full<&SchedGetAttr>(315, "sched_getattr"),
     Full<&Renameat2>(316, "renameat2"),
-    Partial<&SeccompCall>(317, "seccomp",
-                          "No user notification: its action and flag are unknown."),
+    Partial<&SeccompCall>(317, "seccomp", "No user notification: its action and flag are unknown."),
     Full<&GetRandom>(318, "getrandom"),
     Partial<&MemfdCreate>(319, "memfd_create",
                           "MFD_HUGETLB is refused: there are no huge pages to set aside."),

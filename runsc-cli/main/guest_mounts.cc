@@ -11,10 +11,12 @@
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/ipc/ipc_namespace.h"
 #include "sentry/vfs/vfs.h"
 
 namespace runsc {
@@ -95,6 +97,7 @@ class TreeBuilder {
         {"/dev", std::move(dev).value(), "dev", MS_NOSUID | MS_NOEXEC},
         {"/dev/pts", devices_.dev_pts, "devpts", MS_NOSUID | MS_NOEXEC},
         {"/dev/shm", std::move(shm).value(), "shm", MS_NOSUID | MS_NODEV},
+        {"/dev/mqueue", kernel_.ipc().mqueue_ref(), "mqueue", kSafe},
     };
     for (const Entry& entry : entries) {
       if (absl::Status status =
@@ -124,6 +127,7 @@ class TreeBuilder {
                                  -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
     };
     add("proc", [](sentry::Kernel& kernel) { return sentry::NewProc(kernel); });
+    add("mqueue", [](sentry::Kernel& kernel) { return kernel.ipc().mqueue_ref(); });
     add("sysfs", [](sentry::Kernel& kernel) { return sentry::NewSys(kernel); });
     vfs.RegisterFileSystem("devpts",
                            [dev_pts = devices_.dev_pts](

@@ -11,6 +11,8 @@
 
 namespace sentry {
 
+class Key;
+
 // Bits are CAP_* of <linux/capability.h>.
 using CapabilitySet = uint64_t;
 inline constexpr CapabilitySet kAllCapabilities =
@@ -25,6 +27,10 @@ struct Credentials {
   uint32_t securebits = 0;
   bool no_new_privileges = false;
   bool keep_capabilities = false;
+  // keyrings(7). The first two are null until somebody wants them; fork drops both, a new thread
+  // the first.
+  std::shared_ptr<Key> thread_keyring, process_keyring, session_keyring;
+  int32_t request_key_keyring = 0;  // KEY_REQKEY_DEFL_*
 
   bool HasCapability(int capability) const { return ((effective >> capability) & 1) != 0; }
   // True if `gid` is the file-system group or a supplementary one.

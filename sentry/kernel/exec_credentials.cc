@@ -69,6 +69,7 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
                                                    const ExecutableOwner& file) {
   auto next = std::make_shared<Credentials>(old);
   next->keep_capabilities = false;
+  next->thread_keyring = next->process_keyring = nullptr;
   if (!old.no_new_privileges) {
     if ((file.mode & S_ISUID) != 0) next->euid = file.uid;
     // Without the group's execute bit, set-group-ID means mandatory locking.

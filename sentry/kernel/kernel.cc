@@ -8,14 +8,18 @@
 
 #include "absl/time/time.h"
 #include "sentry/fs/anon/anonymous_files.h"
+#include "sentry/fs/mqueue/mqueue.h"
+#include "sentry/ipc/ipc_namespace.h"
 #include "sentry/kernel/child_wait.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/host_poller.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/task_exec.h"
+#include "sentry/keys/keys.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/socket/network_namespace.h"
+#include "sentry/vfs/lease.h"
 
 namespace sentry {
 namespace {
@@ -52,7 +56,11 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
       anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
+      ipc_(std::make_shared<IpcNamespace>(pool, clock)),
+      keys_(std::make_shared<KeyRegistry>(clock, random)),
+      leases_(std::make_shared<LeaseSettings>()),
       network_(std::make_shared<NetworkNamespace>()) {
+  ipc_->set_mqueue(MqueueFileSystem::Make(*this));
   // Without epoll on the host there are no files that need it: users of host_poller() check their
   // own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();

@@ -26,8 +26,11 @@ namespace sentry {
 class AnonymousFiles;
 class FutexTable;
 class HostPoller;
+class IpcNamespace;
+class KeyRegistry;
 class NetworkNamespace;
 class Vdso;
+struct LeaseSettings;
 struct RewriteStats;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry
@@ -98,6 +101,9 @@ class Kernel {
   AnonymousFiles& anonymous_files() {
     return *anonymous_files_;
   }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
+  LeaseSettings& leases() { return *leases_; }       // sentry/vfs/lease.h
+  KeyRegistry& keys() { return *keys_; }             // sentry/keys/keys.h
+  IpcNamespace& ipc() { return *ipc_; }              // sentry/ipc/ipc_namespace.h
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
   // Mapped into each new program; null: none. Set before the first process, normally to the clock
@@ -184,6 +190,9 @@ class Kernel {
   std::shared_ptr<PidNamespace> pids_;
   std::shared_ptr<HostPoller> host_poller_;
   std::shared_ptr<AnonymousFiles> anonymous_files_;
+  std::shared_ptr<IpcNamespace> ipc_;
+  std::shared_ptr<KeyRegistry> keys_;
+  std::shared_ptr<LeaseSettings> leases_;
   std::shared_ptr<NetworkNamespace> network_;
   std::shared_ptr<const Vdso> vdso_;
   // The last: its threads use everything above.

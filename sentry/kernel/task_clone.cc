@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "sentry/ipc/semaphores.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pidfd.h"
@@ -24,6 +25,16 @@ constexpr uint64_t kPrivilegedNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE
                                            CLONE_NEWTIME;
 
 bool Has(uint64_t flags, uint64_t wanted) { return (flags & wanted) == wanted; }
+
+// Keyrings of a thread or a process are not its child's.
+CredentialsRef CredentialsForChild(const Task& parent, bool thread) {
+  const CredentialsRef& own = parent.own_credentials_ref();
+  if (own->thread_keyring == nullptr && (thread || own->process_keyring == nullptr)) return own;
+  auto copy = std::make_shared<Credentials>(*own);
+  copy->thread_keyring = nullptr;
+  if (!thread) copy->process_keyring = nullptr;
+  return copy;
+}
 
 }  // namespace
 
@@ -70,7 +81,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   init.registers.orig_rax = ~uint64_t{0};
   if (arguments.stack != 0) init.registers.rsp = arguments.stack;
   if (Has(flags, CLONE_SETTLS)) init.registers.fs_base = arguments.tls;
-  init.credentials = parent.credentials();
+  init.credentials = CredentialsForChild(parent, Has(flags, CLONE_THREAD));
   init.signal_mask = parent.saved_mask_valid_ ? parent.saved_mask_ : parent.signal_mask();
   // A child that shares the memory must not share the stack that handlers run on, unless the parent
   // sleeps.
@@ -78,6 +89,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
     init.alternate_stack = parent.alternate_stack();
   init.name = parent.name();
   init.scheduling = parent.scheduling();
+  init.scheduling.default_timer_slack_ns = init.scheduling.timer_slack_ns;
   if (init.scheduling.reset_on_fork) {
     init.scheduling.policy = 0;
     init.scheduling.priority = 0;
@@ -138,6 +150,10 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
     init.group->personality_.store(parent_group.personality_.load());
   }
   const auto child = std::make_shared<Task>(kernel, std::move(init));
+  if (Has(arguments.flags, CLONE_SYSVSEM)) {
+    child->sem_undo_ = parent.sem_undo();
+    child->sem_undo_->AddSharer();
+  }
   ThreadGroup* family = Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_ : &parent_group;
   const int32_t family_tid =
       Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_tid_ : parent.tid();

@@ -56,6 +56,7 @@ void TaskExit::ReleaseResources(Task& task) {
     (void)task.memory_->CopyOut(base::UserOut<int32_t>(clear), zero);
     futexes.Wake(*task.memory_, clear, 1);
   }
+  task.DropSemUndo();
   if (task.fds_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) task.fds_->CloseAll(task);
 
   std::shared_ptr<MemoryManager> memory;

@@ -33,14 +33,20 @@ File::File(Path path, uint32_t flags, CredentialsRef credentials)
       credentials_(std::move(credentials)) {}
 
 File::~File() {
-  delete owner_if_any();
-  if (path_.dentry == nullptr || path_.dentry->is_negative()) return;
+  if (path_.dentry == nullptr || path_.dentry->is_negative()) {
+    delete owner_if_any();
+    return;
+  }
   if (Inode::Attachments* attachments = path_.dentry->inode()->attachments_if_any()) {
     attachments->locks.ReleaseRecords(this);
     attachments->locks.ReleaseFlock(this);
+    if (!attachments->leases.empty()) (void)attachments->leases.Clear(*this);  // If it has one.
     if (has_write_access_) attachments->PutWriteAccess();
     AllowWrite();
   }
+  // After the leases, whose breakers tell it.
+  delete owner_if_any();
+  if (is_reader_) path_.dentry->inode()->RemoveReader();
   if (!is_path_only()) NotifyPath(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
 }
 
@@ -49,6 +55,11 @@ Result<void> File::TakeWriteAccess() {
   TRY(path_.dentry->inode()->attachments().GetWriteAccess());
   has_write_access_ = true;
   return {};
+}
+
+void File::CountAsReader() {
+  if (std::exchange(is_reader_, true)) return;
+  path_.dentry->inode()->AddReader();
 }
 
 Result<void> File::DenyWrite() {

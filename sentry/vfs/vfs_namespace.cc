@@ -177,7 +177,7 @@ Result<void> Vfs::RemoveDirectory(const Caller& caller, const Path& base, std::s
     impl_->cache.Remove(directory.dentry, *victim, LeavesNegative(*directory.dentry));
   }
   NotifyInode(parent, IN_DELETE | IN_ISDIR, walker.last());
-  NotifyInode(*victim->inode(), IN_DELETE_SELF | IN_ISDIR);
+  NotifyInode(*victim->inode(), IN_DELETE_SELF);
   return {};
 }
 

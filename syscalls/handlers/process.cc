@@ -278,8 +278,10 @@ Result<void> ArchPrctl(Task& task, int32_t code, uint64_t address) {
       return task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.fs_base);
     case ARCH_GET_GS:
       return task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.gs_base);
+    case ARCH_SET_CPUID:
+      return Errno(ENODEV);  // As on a processor that cannot fault on CPUID.
     default:
-      return Errno(EINVAL);  // CPUID faulting, shadow stacks and AMX permissions are not offered.
+      return Errno(EINVAL);  // Shadow stacks and AMX permissions are not offered.
   }
 }
 

@@ -58,6 +58,11 @@ InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool i
 // Adds cpuinfo, meminfo, stat, ... to the root.
 void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root);
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system);
+void AddIpcSysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
+void AddMqueueSysctls(ProcFileSystem& file_system, StaticDirectory& directory);
+void AddKeyFiles(ProcFileSystem& file_system, StaticDirectory& root);
+void AddKeySysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
+void AddSysvIpcDirectory(ProcFileSystem& file_system, StaticDirectory& root);
 InodeRef NewNetworkDirectory(ProcFileSystem& file_system);
 
 // --- Texts of a task (proc_task_text.cc). `reader` asks about `subject`.

@@ -43,9 +43,6 @@ constexpr Fixed kKernelFiles[] = {{"cap_last_cap", "40"},
                                   {"hung_task_timeout_secs", "0"},
                                   {"io_uring_disabled", "2"},
                                   {"kptr_restrict", "1"},
-                                  {"msgmax", "8192"},
-                                  {"msgmnb", "16384"},
-                                  {"msgmni", "32000"},
                                   {"ngroups_max", "65536"},
                                   {"numa_balancing", "0"},
                                   {"osrelease", nullptr},
@@ -58,10 +55,7 @@ constexpr Fixed kKernelFiles[] = {{"cap_last_cap", "40"},
                                   {"printk", "4\t4\t1\t7"},
                                   {"randomize_va_space", "2"},
                                   {"sched_autogroup_enabled", "0"},
-                                  {"sem", "32000\t1024000000\t500\t32000"},
-                                  {"shmall", "18446744073692774399"},
-                                  {"shmmax", "18446744073692774399"},
-                                  {"shmmni", "4096"},
+                                  {"shm_rmid_forced", "0"},
                                   {"sysrq", "0"},
                                   {"tainted", "0"},
                                   {"unprivileged_bpf_disabled", "2"},
@@ -91,11 +85,6 @@ constexpr Fixed kFsFiles[] = {{"aio-max-nr", "65536"},
                               {"suid_dumpable", "0"}};
 constexpr Fixed kInotifyFiles[] = {
     {"max_queued_events", "16384"}, {"max_user_instances", "128"}, {"max_user_watches", "65536"}};
-constexpr Fixed kMqueueFiles[] = {{"msg_default", "10"},
-                                  {"msg_max", "10"},
-                                  {"msgsize_default", "8192"},
-                                  {"msgsize_max", "8192"},
-                                  {"queues_max", "256"}};
 constexpr Fixed kCoreFiles[] = {{"netdev_max_backlog", "1000"}, {"optmem_max", "131072"},
                                 {"rmem_default", "212992"},     {"rmem_max", "212992"},
                                 {"somaxconn", "4096"},          {"wmem_default", "212992"},
@@ -189,12 +178,14 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
             [text](Task&) -> Result<std::string> { return text + "\n"; });
   }
   AddNames(file_system, *kernel_directory);
+  AddIpcSysctls(file_system, *kernel_directory);
+  AddKeySysctls(file_system, *NewDirectory(file_system, *kernel_directory, "keys"));
   AddRandom(file_system, *kernel_directory);
   AddFixed(file_system, *NewDirectory(file_system, *root, "vm"), kVmFiles);
   const Directory fs = NewDirectory(file_system, *root, "fs");
   AddFixed(file_system, *fs, kFsFiles);
   AddFixed(file_system, *NewDirectory(file_system, *fs, "inotify"), kInotifyFiles);
-  AddFixed(file_system, *NewDirectory(file_system, *fs, "mqueue"), kMqueueFiles);
+  AddMqueueSysctls(file_system, *NewDirectory(file_system, *fs, "mqueue"));
   const Directory net = NewDirectory(file_system, *root, "net");
   AddFixed(file_system, *NewDirectory(file_system, *net, "core"), kCoreFiles);
   AddFixed(file_system, *NewDirectory(file_system, *net, "ipv4"), kIpv4Files);
