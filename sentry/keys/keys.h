@@ -58,8 +58,8 @@ struct KeyQuotas {
 // Guarded by the registry's lock, but for what never changes.
 class Key {
  public:
-  Key(std::shared_ptr<KeyQuotas> quotas, int32_t serial, KeyType type, std::string description)
-      : serial(serial), type(type), description(std::move(description)), quotas_(quotas) {}
+  Key(std::shared_ptr<KeyQuotas> quotas, int32_t number, KeyType kind, std::string text)
+      : serial(number), type(kind), description(std::move(text)), quotas_(std::move(quotas)) {}
   ~Key();
   Key(const Key&) = delete;
   Key& operator=(const Key&) = delete;

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 
+#include "sentry/fs/anon/anonymous_files.h"
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/release.h"
+#include "sentry/vfs/lease.h"
 
 namespace sentry {
 namespace {
@@ -65,12 +68,8 @@ constexpr Fixed kVmFiles[] = {
     {"mmap_min_addr", "65536"},       {"nr_hugepages", "0"},   {"overcommit_memory", "0"},
     {"overcommit_ratio", "50"},       {"swappiness", "60"},    {"vfs_cache_pressure", "100"},
     {"overcommit_kbytes", "0"},       {"min_free_kbytes", "0"}};
-constexpr Fixed kFsFiles[] = {{"aio-max-nr", "65536"},
-                              {"aio-nr", "0"},
-                              {"file-max", "9223372036854775807"},
+constexpr Fixed kFsFiles[] = {{"file-max", "9223372036854775807"},
                               {"file-nr", "0\t0\t9223372036854775807"},
-                              {"lease-break-time", "45"},
-                              {"leases-enable", "1"},
                               {"mount-max", "100000"},
                               {"nr_open", "1048576"},
                               {"overflowgid", "65534"},
@@ -164,6 +163,38 @@ void AddNames(ProcFileSystem& file_system, StaticDirectory& directory) {
   });
 }
 
+// Of leases and asynchronous I/O.
+void AddFsSettings(ProcFileSystem& file_system, StaticDirectory& directory) {
+  AddText(
+      file_system, directory, "lease-break-time",
+      [](Task& task) -> Result<std::string> {
+        return std::to_string(task.kernel().leases().break_seconds.load()) + "\n";
+      },
+      0644,
+      [](Task& task, std::string_view text) -> Result<void> {
+        const int64_t seconds = TRY(ParseControlNumber(text));
+        if (seconds < 0 || seconds > std::numeric_limits<int32_t>::max()) return Errno(EINVAL);
+        task.kernel().leases().break_seconds.store(static_cast<int32_t>(seconds));
+        return {};
+      });
+  AddText(
+      file_system, directory, "leases-enable",
+      [](Task& task) -> Result<std::string> {
+        return std::string(task.kernel().leases().enabled.load() ? "1\n" : "0\n");
+      },
+      0644,
+      [](Task& task, std::string_view text) -> Result<void> {
+        task.kernel().leases().enabled.store(TRY(ParseControlNumber(text)) != 0);
+        return {};
+      });
+  AddText(file_system, directory, "aio-max-nr", [](Task&) -> Result<std::string> {
+    return std::to_string(AnonymousFiles::kAioRequestsMax) + "\n";
+  });
+  AddText(file_system, directory, "aio-nr", [](Task& task) -> Result<std::string> {
+    return std::to_string(task.kernel().anonymous_files().aio_requests().load()) + "\n";
+  });
+}
+
 }  // namespace
 
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
@@ -184,6 +215,7 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
   AddFixed(file_system, *NewDirectory(file_system, *root, "vm"), kVmFiles);
   const Directory fs = NewDirectory(file_system, *root, "fs");
   AddFixed(file_system, *fs, kFsFiles);
+  AddFsSettings(file_system, *fs);
   AddFixed(file_system, *NewDirectory(file_system, *fs, "inotify"), kInotifyFiles);
   AddMqueueSysctls(file_system, *NewDirectory(file_system, *fs, "mqueue"));
   const Directory net = NewDirectory(file_system, *root, "net");
