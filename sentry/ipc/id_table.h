@@ -29,9 +29,11 @@ class IpcTable {
     if (by_index_.size() >= std::min(limit, kIpcIdsMax)) return base::Errno(ENOSPC);
     const int32_t wanted = std::exchange(next_id_, -1);
     if (wanted >= 0) {
-      const int32_t index = IndexOf(wanted);
-      if (by_index_.contains(index)) return base::Errno(ENOSPC);
-      object->permissions.id = wanted;
+      // That one, or the next that is free, with its sequence number.
+      int32_t index = IndexOf(wanted);
+      while (by_index_.contains(index)) ++index;
+      if (index >= static_cast<int32_t>(kIpcIdsMax)) return base::Errno(ENOSPC);
+      object->permissions.id = wanted - IndexOf(wanted) + index;
       return Place(index, std::move(object));
     }
     // The cycle is short while there are few objects: indices stay small.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sentry/kernel/child_wait.h"
+#include "sentry/kernel/current_task.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/kernel.h"
@@ -44,6 +45,7 @@ void TaskExit::Run(Task& task) {
 }
 
 void TaskExit::ReleaseResources(Task& task) {
+  const CurrentTaskScope scope(task);
   Kernel& kernel = task.kernel_;
   FutexTable& futexes = kernel.futexes();
   if (task.memory_ != nullptr) futexes.ExitRobustList(task, task.robust_list());

@@ -33,7 +33,8 @@ int Rank(int error) { return error == ENOKEY || error == EAGAIN ? 0 : error == E
 int KeyRegistry::CheckAlive(const Key& key) const {
   if (key.invalidated) return ENOKEY;
   if (key.revoked) return EKEYREVOKED;
-  if (key.expires_ns != 0 && Now() >= key.expires_ns) return EKEYEXPIRED;
+  if (key.expires_ns != 0 && Now() >= key.expires_ns) return key.negative ? ENOKEY : EKEYEXPIRED;
+  if (key.negative) return ENOKEY;
   return 0;
 }
 

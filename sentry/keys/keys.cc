@@ -26,6 +26,7 @@ namespace {
 constexpr uint32_t kPossessorShift = 24, kUserShift = 16;
 constexpr uint64_t kLinkBytes = 4;  // KEYQUOTA_LINK_BYTES
 constexpr int64_t kNsPerSecond = 1'000'000'000;
+constexpr int64_t kNegativeSeconds = 60;  // key_negative_timeout
 constexpr size_t kUserBytesMax = 32767;
 constexpr size_t kBigBytesMax = (1 << 20) - 1;
 constexpr std::array<std::string_view, 4> kTypeNames = {"keyring", "user", "logon", "big_key"};
@@ -187,16 +188,48 @@ Result<int32_t> KeyRegistry::Add(Task& task, KeyType type, const std::string& de
   return key->serial;
 }
 
+// Where request_key(2) puts what it makes if nobody says: the first of the task's keyrings, or the
+// one that KEYCTL_SET_REQKEY_KEYRING has chosen.
+Result<KeyHandle> KeyRegistry::DefaultDestination(Task& task) {
+  const Credentials& who = task.own_credentials();
+  const KeyNeed need{.rights = kKeyWrite, .create = true};
+  switch (who.request_key_keyring) {
+    case KEY_REQKEY_DEFL_THREAD_KEYRING:
+      return LookupLocked(task, KEY_SPEC_THREAD_KEYRING, need);
+    case KEY_REQKEY_DEFL_PROCESS_KEYRING:
+      return LookupLocked(task, KEY_SPEC_PROCESS_KEYRING, need);
+    case KEY_REQKEY_DEFL_SESSION_KEYRING:
+      break;
+    case KEY_REQKEY_DEFL_USER_KEYRING:
+      return LookupLocked(task, KEY_SPEC_USER_KEYRING, need);
+    case KEY_REQKEY_DEFL_USER_SESSION_KEYRING:
+      return LookupLocked(task, KEY_SPEC_USER_SESSION_KEYRING, need);
+    default:
+      if (who.thread_keyring != nullptr) return who.thread_keyring;
+      if (who.process_keyring != nullptr) return who.process_keyring;
+  }
+  return LookupLocked(task, KEY_SPEC_SESSION_KEYRING, {.rights = kKeyWrite});
+}
+
 Result<int32_t> KeyRegistry::Request(Task& task, KeyType type, std::string_view description,
-                                     int32_t destination) {
+                                     int32_t destination, bool construct) {
   const absl::MutexLock lock(&mu_);
   KeyHandle ring;
   if (destination != 0)
     ring = TRY(LookupLocked(task, destination, {.rights = kKeyWrite, .create = true}));
   const Found found = SearchTask(task, type, description);
-  if (found.key == nullptr) return Errno(found.error);
-  if (ring != nullptr) TRY(LinkLocked(*ring, found.key));
-  return found.key->serial;
+  if (found.key != nullptr) {
+    if (ring != nullptr) TRY(LinkLocked(*ring, found.key));
+    return found.key->serial;
+  }
+  if (!construct || found.error != ENOKEY) return Errno(found.error);
+  if (ring == nullptr) ring = TRY(DefaultDestination(task));
+  const KeyHandle key =
+      TRY(NewKey(type, std::string(description), task.own_credentials(), DefaultMode(type), 0));
+  key->negative = true;
+  key->expires_ns = Now() + kNegativeSeconds * kNsPerSecond;
+  TRY(LinkLocked(*ring, key));
+  return Errno(ENOKEY);
 }
 
 // --- keyctl(2).

@@ -39,6 +39,7 @@ inline constexpr uint32_t kKeyView = 1, kKeyRead = 2, kKeyWrite = 4, kKeySearch 
 struct KeyLimits {
   uint32_t keys_max = 200, bytes_max = 20000;
   uint32_t root_keys_max = 1'000'000, root_bytes_max = 25'000'000;
+  uint32_t gc_delay_s = 300;  // Kept; what is dead goes at once.
 };
 
 // What the keys of each user take.
@@ -71,6 +72,7 @@ class Key {
   uint32_t mode = 0;
   int64_t expires_ns = 0;  // Real time; 0: never.
   bool revoked = false, invalidated = false;
+  bool negative = false;    // Stands for what a request has not found.
   bool restricted = false;  // KEYCTL_RESTRICT_KEYRING: takes no more links.
   uint64_t charged_bytes = 0;
   std::vector<std::byte> payload;
@@ -105,9 +107,10 @@ class KeyRegistry {
   // add_key(2). ENOTDIR, EINVAL, EDQUOT, EACCES, ...
   base::Result<int32_t> Add(Task& task, KeyType type, const std::string& description,
                             std::vector<std::byte> payload, int32_t keyring);
-  // request_key(2): in the keyrings of the task. `destination` 0: none.
+  // request_key(2): in the keyrings of the task. `destination` 0: none. `construct`: where nothing
+  // is found, a negative key says so for a while, in the destination or the default keyring.
   base::Result<int32_t> Request(Task& task, KeyType type, std::string_view description,
-                                int32_t destination);
+                                int32_t destination, bool construct);
 
   // keyctl(2), by its operations.
   base::Result<int32_t> KeyringId(Task& task, int32_t id, bool create);
@@ -150,6 +153,7 @@ class KeyRegistry {
 
   base::Result<KeyHandle> LookupLocked(Task& task, int32_t id, const KeyNeed& need)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  base::Result<KeyHandle> DefaultDestination(Task& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   base::Result<KeyHandle> SpecialLocked(Task& task, int32_t id, bool create)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   base::Result<UserKeyrings*> KeyringsOf(uint32_t uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

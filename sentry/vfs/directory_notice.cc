@@ -25,7 +25,6 @@ constexpr EventPair kEvents[] = {{DN_ACCESS, IN_ACCESS},
                                  {DN_MODIFY, IN_MODIFY},
                                  {DN_CREATE, IN_CREATE | IN_MOVED_TO},
                                  {DN_DELETE, IN_DELETE | IN_MOVED_FROM},
-                                 {DN_RENAME, IN_MOVED_FROM},
                                  {DN_ATTRIB, IN_ATTRIB}};
 constexpr uint32_t kAllEvents =
     DN_ACCESS | DN_MODIFY | DN_CREATE | DN_DELETE | DN_RENAME | DN_ATTRIB;
@@ -45,9 +44,13 @@ class DirectoryNotice final : public Watch {
   DirectoryNotice(const FileRef& file, const void* owner, int32_t fd, uint32_t events)
       : file_(file), address_(file.get()), owner_(owner), fd_(fd), events_(events) {}
 
-  void OnEvent(uint32_t mask, std::string_view, uint32_t) override {
+  void OnEvent(uint32_t mask, std::string_view, uint32_t cookie) override {
     const uint32_t events = events_.load(std::memory_order_acquire);
-    if ((mask & MaskFor(events)) == 0) return;
+    // A rename that stays in the directory is the two halves of one.
+    if ((mask & IN_MOVED_FROM) != 0) moved_.store(cookie, std::memory_order_relaxed);
+    const bool renamed = (mask & IN_MOVED_TO) != 0 && (events & DN_RENAME) != 0 &&
+                         moved_.load(std::memory_order_relaxed) == cookie;
+    if ((mask & MaskFor(events)) == 0 && !renamed) return;
     const FileRef file = file_.lock();
     if (file == nullptr) return;
     file->owner().Tell(fd_.load(std::memory_order_relaxed));
@@ -68,6 +71,7 @@ class DirectoryNotice final : public Watch {
   const void* const owner_;
   std::atomic<int32_t> fd_;
   std::atomic<uint32_t> events_;
+  std::atomic<uint32_t> moved_{0};  // Cookie of the last name that left.
 };
 
 std::shared_ptr<DirectoryNotice> DirectoryNotices::Take(const File& file, const void* owner) {

@@ -62,6 +62,8 @@ Result<void> LeaseList::Set(File& file, int32_t fd, int type, Inode& inode,
       return Errno(EAGAIN);
     }
   }
+  // Who broke it counts as a writer already.
+  if (own != nullptr && own->target == F_UNLCK && own->type != F_UNLCK) return Errno(EAGAIN);
   if (own != nullptr) {
     own->type = own->target = type;
     queue_.Notify(kPollWritable);

@@ -191,7 +191,7 @@ Result<int32_t> RequestKey(Task& task, UserAddr type, UserAddr description, User
   const std::string text = TRY(Text(task, description, kDescriptionBytesMax));
   if (!callout.is_null()) TRY(Text(task, callout, kDescriptionBytesMax));
   const KeyType kind = TRY(TypeFrom(name, ENOKEY));
-  return KeysOf(task).Request(task, kind, text, destination);
+  return KeysOf(task).Request(task, kind, text, destination, !callout.is_null());
 }
 
 Result<int64_t> Keyctl(Task& task, int32_t operation, uint64_t arg2, uint64_t arg3, uint64_t arg4,

@@ -104,6 +104,7 @@ FileSystemRef NewProc(Kernel& kernel) {
   root->Add("sys", NewSysctlDirectory(*file_system));
   AddSysvIpcDirectory(*file_system, *root);
   AddKeyFiles(*file_system, *root);
+  AddConfigFile(*file_system, *root);
   AddSystemFiles(*file_system, *root);
   file_system->SetRoot(std::move(root));
   return file_system;

@@ -60,6 +60,7 @@ void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root);
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system);
 void AddIpcSysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
 void AddMqueueSysctls(ProcFileSystem& file_system, StaticDirectory& directory);
+void AddConfigFile(ProcFileSystem& file_system, StaticDirectory& root);
 void AddKeyFiles(ProcFileSystem& file_system, StaticDirectory& root);
 void AddKeySysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
 void AddSysvIpcDirectory(ProcFileSystem& file_system, StaticDirectory& root);

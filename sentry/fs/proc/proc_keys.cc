@@ -47,8 +47,8 @@ void AddKeySysctls(ProcFileSystem& file_system, StaticDirectory& directory) {
   AddQuota(file_system, directory, "root_maxkeys", &KeyLimits::root_keys_max, most.root_keys_max);
   AddQuota(file_system, directory, "root_maxbytes", &KeyLimits::root_bytes_max,
            most.root_bytes_max);
-  AddText(file_system, directory, "gc_delay",
-          [](Task&) -> Result<std::string> { return std::string("300\n"); });
+  AddQuota(file_system, directory, "gc_delay", &KeyLimits::gc_delay_s,
+           std::numeric_limits<int32_t>::max());
   AddText(file_system, directory, "persistent_keyring_expiry",
           [](Task&) -> Result<std::string> { return std::string("259200\n"); });
 }
