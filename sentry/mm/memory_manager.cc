@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "sentry/ipc/shared_memory.h"
 #include "sentry/mm/memory_manager_impl.h"
 #include "sentry/mm/residency.h"
 
@@ -50,7 +51,13 @@ Leftovers::Leftovers(MemoryManager& memory) : memory_(memory) {}
 void Leftovers::LetGoOfFiles() {
   for (Vma& vma : areas) {
     vma.file.reset();
-    if (vma.mappable == nullptr || vma.mappable->MayShowPool()) continue;
+    if (vma.mappable == nullptr) continue;
+    if (ShmRegistry::IsAttachment(*vma.mappable)) {
+      // Only counts, which others may look at as soon as the process has ended; a second time does
+      // nothing. What it shows stays.
+      vma.mappable->RemoveMapping(memory_, vma.offset, vma.size(), vma.shared_writable());
+    }
+    if (vma.mappable->MayShowPool()) continue;
     vma.mappable->RemoveMapping(memory_, vma.offset, vma.size(), vma.shared_writable());
     vma.mappable.reset();
   }
