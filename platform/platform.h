@@ -169,6 +169,14 @@ class Context {
   // the guest can know of the change. Null: every call is to be an event (again).
   virtual void SetIdentity(const Identity* identity) { (void)identity; }
 
+  // The host thread is about to sleep until something happens that the guest waits for, and is back.
+  // Optional: so that the platform knows who uses the CPUs.
+  virtual void Blocks() {}
+  virtual void Unblocks() {}
+  // Any thread, with the context kept alive: the caller is about to wake the host thread, which may
+  // be between Blocks and Unblocks. The platform may have it come to the caller's CPU.
+  virtual void Waking() {}
+
   // Extended (x87, SSE, AVX, ...) state. Not during a Switch. SetFpu takes any bytes: a header that
   // the CPU would refuse is EINVAL and nothing changes. A new Context has Linux's initial state.
   virtual void GetFpu(FpuState& state) = 0;

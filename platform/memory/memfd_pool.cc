@@ -10,8 +10,10 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "platform/base/check.h"
 #include "platform/base/log.h"
 #include "platform/base/user_addr.h"
@@ -31,6 +33,11 @@ constexpr int kAlignedProbesMax = 16;
 // What is kept warm: ranges up to this size, and so much of them.
 constexpr uint64_t kWarmRangeBytesMax = uint64_t{64} << 10;
 constexpr uint64_t kWarmBytesMax = uint64_t{256} << 10;
+// Bigger ones, of which so much is kept, for a request for as much or less; when nobody has come or
+// gone for so long, they are given back.
+constexpr uint64_t kBigBytesMax = uint64_t{48} << 20;
+constexpr absl::Duration kBigIdle = absl::Seconds(1);
+constexpr size_t kTrimmerStackBytes = size_t{128} << 10;
 
 constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) {
   return value & ~(alignment - 1);
@@ -78,7 +85,18 @@ Result<std::unique_ptr<MemoryPool>> MemoryPool::Create(uint64_t bytes_max) {
 MemfdPool::MemfdPool(base::Fd memfd, std::byte* window, uint64_t bytes_max)
     : memfd_(std::move(memfd)), window_(window), bytes_max_(bytes_max) {}
 
-MemfdPool::~MemfdPool() { munmap(window_, bytes_max_); }
+MemfdPool::~MemfdPool() {
+  pthread_t trimmer{};
+  bool trims = false;
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+    trims = trims_;
+    trimmer = trimmer_;
+  }
+  if (trims) pthread_join(trimmer, nullptr);
+  munmap(window_, bytes_max_);
+}
 
 void MemfdPool::CheckShape(PoolRange range) const {
   CHECK(range.start < range.end && range.end <= bytes_max_);
@@ -97,8 +115,9 @@ Result<PoolRange> MemfdPool::Allocate(uint64_t bytes, uint64_t alignment) {
 
 Result<PoolRange> MemfdPool::TryAllocate(uint64_t bytes, uint64_t alignment) {
   absl::MutexLock lock(&mu_);
-  if (alignment == kPageSize && bytes <= kWarmRangeBytesMax) {
-    const PoolRange warm = TakeWarmLocked(bytes);
+  if (alignment == kPageSize) {
+    const PoolRange warm =
+        bytes <= kWarmRangeBytesMax ? TakeWarmLocked(bytes) : TakeBigLocked(bytes);
     if (warm.size() != 0) {
       segments_.emplace(warm.start, Segment{warm.end, 1});
       MergeLocked(warm);
@@ -184,7 +203,70 @@ PoolRange MemfdPool::TakeWarmLocked(uint64_t bytes) {
   return {};
 }
 
+PoolRange MemfdPool::TakeBigLocked(uint64_t bytes) {
+  auto best = big_.end();
+  for (auto it = big_.begin(); it != big_.end(); ++it) {
+    if (it->size() < bytes) continue;
+    if (best == big_.end() || it->size() < best->size()) best = it;
+  }
+  if (best == big_.end()) return {};
+  big_in_use_ = true;
+  big_bytes_ -= bytes;
+  const PoolRange range{best->end - bytes, best->end};
+  best->end = range.start;
+  if (best->start == best->end) big_.erase(best);
+  return range;
+}
+
+bool MemfdPool::KeepBig(PoolRange range) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (big_bytes_ + range.size() > kBigBytesMax || !StartTrimmerLocked()) return false;
+    big_bytes_ += range.size();
+    big_in_use_ = true;
+  }
+  std::span<std::byte> bytes = Window(range);
+  // Best effort: without it, the window's pages come by fault, one by one.
+  madvise(bytes.data(), bytes.size(), MADV_POPULATE_WRITE);
+  std::memset(bytes.data(), 0, bytes.size());
+  absl::MutexLock lock(&mu_);
+  big_.push_back(range);
+  return true;
+}
+
+bool MemfdPool::StartTrimmerLocked() {
+  if (trims_) return true;
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setstacksize(&attributes, kTrimmerStackBytes);
+  const auto run = [](void* pool) -> void* {
+    static_cast<MemfdPool*>(pool)->TrimBig();
+    return nullptr;
+  };
+  trims_ = pthread_create(&trimmer_, &attributes, run, this) == 0;
+  pthread_attr_destroy(&attributes);
+  return trims_;
+}
+
+void MemfdPool::TrimBig() {
+  const auto has_work = [this]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mu_) { return stopping_ || !big_.empty(); };
+  for (;;) {
+    std::vector<PoolRange> idle;
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.Await(absl::Condition(&has_work));
+      if (mu_.AwaitWithTimeout(absl::Condition(&stopping_), kBigIdle)) return;
+      if (std::exchange(big_in_use_, false)) continue;
+      idle.swap(big_);
+      for (const PoolRange& range : idle) big_bytes_ -= range.size();
+    }
+    for (const PoolRange& range : idle) GiveBack(range);
+  }
+}
+
 void MemfdPool::Release(PoolRange range) {
+  if (range.size() > kWarmRangeBytesMax && IsResident(range) && KeepBig(range)) return;
   if (range.size() <= kWarmRangeBytesMax && IsResident(range)) {
     std::memset(Window(range).data(), 0, range.size());
     absl::MutexLock lock(&mu_);
@@ -205,6 +287,9 @@ void MemfdPool::Trim() {
     absl::MutexLock lock(&mu_);
     warm.swap(warm_);
     warm_bytes_ = 0;
+    warm.insert(warm.end(), big_.begin(), big_.end());
+    for (const PoolRange& range : big_) big_bytes_ -= range.size();
+    big_.clear();
   }
   for (const PoolRange& range : warm) GiveBack(range);
 }

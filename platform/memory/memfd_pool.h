@@ -10,6 +10,8 @@
 // from the bottom, in chunks, because the depth of the host's page index follows the highest page
 // used.
 
+#include <pthread.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -74,6 +76,12 @@ class MemfdPool final : public MemoryPool {
   // A range that nobody refers to any more: kept warm, or given back to the host.
   void Release(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
   bool IsResident(PoolRange range) const;
+  // Zeroes a big range that the host holds and keeps it. False: it is to be given back.
+  bool KeepBig(PoolRange range) ABSL_LOCKS_EXCLUDED(mu_);
+  PoolRange TakeBigLocked(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool StartTrimmerLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives back the big ranges that nobody asked for lately. A thread of its own.
+  void TrimBig() ABSL_LOCKS_EXCLUDED(mu_);
   // A range of exactly this size from the warm ones; empty if there is none.
   PoolRange TakeWarmLocked(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -89,6 +97,13 @@ class MemfdPool final : public MemoryPool {
   // than to zero them, and programs fork, map and unmap the same sizes again and again.
   std::vector<PoolRange> warm_ ABSL_GUARDED_BY(mu_);
   uint64_t warm_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  // Big ones likewise, but only as long as such ranges come and go.
+  std::vector<PoolRange> big_ ABSL_GUARDED_BY(mu_);
+  uint64_t big_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  bool big_in_use_ ABSL_GUARDED_BY(mu_) = false;  // Since the trimmer looked last.
+  bool trims_ ABSL_GUARDED_BY(mu_) = false;       // trimmer_ is there.
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  pthread_t trimmer_ ABSL_GUARDED_BY(mu_) = {};
   uint64_t opened_ ABSL_GUARDED_BY(mu_) = 0;  // Bytes of the file in use at all.
   uint64_t allocated_ ABSL_GUARDED_BY(mu_) = 0;
 };

@@ -82,6 +82,7 @@ Result<void> PtraceContext::Seize() {
   }
   seized_ = true;
   pair_.Adopt();
+  pair_.Part();
   if (Trace(PTRACE_INTERRUPT, thread_->tid, 0, 0) != 0) return base::LastErrno();
   int status = 0;
   if (!Wait(status)) return Errno(ESRCH);
@@ -168,10 +169,11 @@ uint64_t PtraceContext::GuestNs() const {
 void PtraceContext::Pair() {
   LeaveCpu(cpus_);
   trips_++;
-  if (!pair_.joined() && trips_ > kTripsApart) {
-    pair_.Join(thread_->tid);
+  const bool joined = pair_.place() != CpuPair::Place::kFree;
+  if (!joined && trips_ > kTripsApart) {
+    pair_.Join(thread_->tid, /*wanted=*/-1);
     trips_ = 0;
-  } else if (pair_.joined() && trips_ > kTripsPaired) {
+  } else if (joined && trips_ > kTripsPaired) {
     pair_.Part();
     trips_ = 0;
   }

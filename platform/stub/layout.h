@@ -84,6 +84,8 @@
 #define CONTEXT_FAST_FS_BASE 136
 #define CONTEXT_RCX 144
 #define CONTEXT_R11 152
+#define CONTEXT_TAKEN 160 /* Counts the turns that the thread has noticed. */
+#define CONTEXT_CPU 164   /* Where it last handed over to a sentry that slept. */
 /* Seldom written. */
 #define CONTEXT_STUB_SLEEPS 192
 #define CONTEXT_SENTRY_SLEEPS 196
@@ -102,6 +104,7 @@
 #define STATE_STARTING 2
 #define STATE_FAST_CALL 3 /* After a call at the fast entry; the context has the registers, */
 #define STATE_FAST_INTERRUPTED 4 /* and after an interrupt of the way back from one. */
+#define STATE_BLOCKED 5          /* The call sleeps in the sentry: so shall the stub, at once. */
 
 /* Bits of CONTEXT_COMMAND: how a thread that waits in the fast path goes on. */
 #define COMMAND_ALL 1    /* rcx and r11 are to be loaded too. */

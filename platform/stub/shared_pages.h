@@ -65,7 +65,10 @@ struct FastRegisters {
 struct ThreadContext {
   std::atomic<uint32_t> state;                           // Futex, both sides. STATE_*.
   std::atomic<uint32_t> command;                         // COMMAND_*
-  std::array<std::atomic<uint64_t>, 23> fast_registers;  // See FastRegisters.
+  std::array<std::atomic<uint64_t>, 19> fast_registers;  // See FastRegisters.
+  std::atomic<uint32_t> taken;
+  std::atomic<uint32_t> cpu;
+  std::array<uint64_t, 3> reserved;
   std::atomic<uint32_t> stub_sleeps;
   std::atomic<uint32_t> sentry_sleeps;
   std::atomic<uint32_t> spins;   // Looks at `state` before the stub yields,
@@ -131,6 +134,8 @@ static_assert(offsetof(FastRegisters, eflags) == CONTEXT_EFLAGS);
 static_assert(offsetof(FastRegisters, fs_base) == CONTEXT_FAST_FS_BASE);
 static_assert(offsetof(FastRegisters, rcx) == CONTEXT_RCX);
 static_assert(offsetof(FastRegisters, r11) == CONTEXT_R11);
+static_assert(offsetof(ThreadContext, taken) == CONTEXT_TAKEN);
+static_assert(offsetof(ThreadContext, cpu) == CONTEXT_CPU);
 static_assert(offsetof(ThreadContext, stub_sleeps) == CONTEXT_STUB_SLEEPS);
 static_assert(offsetof(ThreadContext, sentry_sleeps) == CONTEXT_SENTRY_SLEEPS);
 static_assert(offsetof(ThreadContext, spins) == CONTEXT_SPINS);

@@ -36,6 +36,10 @@
 #define FUTEX_PRIVATE 128
 #define EVERYBODY 0x7fffffff
 
+// Linux's vDSO finds out the CPU from the limit of this segment.
+#define CPU_SELECTOR 0x7b
+#define CPU_MASK 0xfff
+
 // CLONE_FILES | CLONE_PIDFD | SIGCHLD
 #define CLONE_PROCESS (0x400 | 0x1000 | 17)
 
@@ -50,15 +54,21 @@ ravelin_stub_begin:
   .macro wait_for_turn turn
   movl CONTEXT_SPINS(%rbx), %ecx
 1:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  movl CONTEXT_STATE(%rbx), %eax
+  cmpl $STATE_GUEST, %eax
   je \turn
+  cmpl $STATE_BLOCKED, %eax
+  je 3f
   pause
   decl %ecx
   jg 1b
   movl CONTEXT_YIELDS(%rbx), %r12d
 2:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  movl CONTEXT_STATE(%rbx), %eax
+  cmpl $STATE_GUEST, %eax
   je \turn
+  cmpl $STATE_BLOCKED, %eax
+  je 3f
   decl %r12d
   js 3f
   movl $SYS_sched_yield, %eax
@@ -86,6 +96,10 @@ ravelin_stub_begin:
   .macro wake_sentry
   cmpl $0, CONTEXT_SENTRY_SLEEPS(%rbx)
   je 1f
+  movl $CPU_SELECTOR, %eax
+  lsll %eax, %eax
+  andl $CPU_MASK, %eax
+  movl %eax, CONTEXT_CPU(%rbx)
   leaq CONTEXT_STATE(%rbx), %rdi
   movl $FUTEX_WAKE, %esi
   movl $EVERYBODY, %edx
@@ -245,6 +259,7 @@ fast_published:
   wait_for_turn fast_resume
 
 fast_resume:
+  incl CONTEXT_TAKEN(%rbx)
   movl CONTEXT_COMMAND(%rbx), %eax
   testl $(COMMAND_XRSTOR | COMMAND_XSAVE | COMMAND_TRAP), %eax
   jnz fast_extended
@@ -633,6 +648,7 @@ handler_published:
   wait_for_turn handler_resume
 
 handler_resume:
+  incl CONTEXT_TAKEN(%rbx)
   // Before anything that an interrupt could make us forget: see handler_in_stub.
   cmpl $0, CONTEXT_SET_BASES(%rbx)
   je 1f

@@ -1,70 +1,108 @@
 #include "platform/systrap/handover.h"
 
+#include <sched.h>
+
 #include <algorithm>
-#include <ctime>
+
+#include "platform/stub/futex.h"
 
 namespace platform {
 namespace {
 
-// A miss costs some eight times what spinning gains over pairing.
-constexpr uint32_t kMissWeight = 8;
-constexpr uint32_t kDisappointmentMax = 24;
-// So many events in time show that spinning pays again.
-constexpr uint32_t kHitsEnough = 100;
-constexpr uint32_t kYieldsAfterSpinning = 2;
-constexpr uint32_t kYieldsInPair = 3;
-
-// Cheap and coarse: milliseconds are enough.
-uint64_t CoarseNowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
+constexpr uint32_t kYields = 3;
+// A wake-up across CPUs, with room to spare.
+constexpr uint32_t kRoundsToWake = 4;
+// So many calls are looked at together,
+constexpr uint32_t kCallsAtOnce = 64;
+// and when they take longer than this each, spinning would gain little.
+constexpr uint64_t kDenseNs = 15'000;
+// A running thread is moved to another CPU at a price of 50 us.
+constexpr uint32_t kCrowdedEnough = 8;
 
 }  // namespace
 
-Handover::Handover(CpuSet& cpus, uint32_t spins)
-    : cpus_(cpus),
-      pair_(cpus),
-      spins_(spins),
-      disappointment_(cpus.spinning_pays() ? 0 : kDisappointmentMax) {}
+Handover::Patience Handover::Now() const {
+  if (pair_.place() == Place::kApart) return {spins_, 0};
+  return {0, quiet_calls_ > 0 ? 0 : kYields};
+}
 
-Handover::Patience Handover::Enter(pid_t thread) {
+Handover::Patience Handover::Enter(pid_t thread, bool sleeps, int cpu) {
   if (!adopted_) {
     pair_.Adopt();
     adopted_ = true;
   }
   LeaveCpu(cpus_);
-  if (!pair_.joined()) {
-    if (disappointment_ < kDisappointmentMax && spins_ > 0) return {spins_, kYieldsAfterSpinning};
-    pair_.Join(thread);
-    cpus_.set_spinning_pays(false);
-    pair_until_ns_ = CoarseNowNs() + pair_for_ns_;
-    pair_for_ns_ = std::min(2 * pair_for_ns_, kPairForMaxNs);
-  } else if (CoarseNowNs() >= pair_until_ns_) {
-    pair_.Part();
-    disappointment_ = 0;
-    return {spins_, kYieldsAfterSpinning};
+  bool wakes = sleeps;
+  switch (pair_.place()) {
+    case Place::kTogether:
+      if (quiet_calls_ > 0) quiet_calls_--;
+      if (++calls_ >= kCallsAtOnce) wakes = Consider(thread);
+      break;
+    case Place::kApart:
+      if (sleeps) score_ -= kMissWeight;
+      if (score_ >= 0) break;
+      series_wanted_ = std::min(2 * series_wanted_, kSeriesMax);
+      Together(thread, sched_getcpu());
+      break;
+    case Place::kFree:
+      // A new thread is where its creator is, and many live too short for a better place to pay.
+      Together(thread, sched_getcpu());
+      break;
+    case Place::kLoose:
+      // It may have left this CPU because there was too much to do. Rather follow it.
+      Together(thread, cpus_.Has(cpu) ? cpu : -1);
+      break;
   }
-  return {0, kYieldsInPair};
+  Patience patience = Now();
+  if (wakes) patience.rounds = kRoundsToWake;
+  return patience;
 }
 
-void Handover::Spun() {
-  if (disappointment_ > 0) disappointment_--;
-  if (++hits_ != kHitsEnough) return;
-  pair_for_ns_ = kPairForMinNs;
-  cpus_.set_spinning_pays(true);
+bool Handover::Consider(pid_t thread) {
+  const uint64_t now = NowNs();
+  const bool dense = now - calls_since_ns_ < kCallsAtOnce * kDenseNs;
+  series_ = dense ? series_ + calls_ : 0;
+  calls_ = 0;
+  calls_since_ns_ = now;
+  crowded_ = pair_.Crowded() ? crowded_ + 1 : 0;
+  if (crowded_ >= kCrowdedEnough) {
+    crowded_ = 0;
+    Together(thread, -1);
+    return false;
+  }
+  if (series_ < series_wanted_ || spins_ == 0 || !cpus_.MayTry(now)) return false;
+  if (!pair_.Separate(thread)) return false;
+  score_ = kScoreAtFirst;
+  return true;
+}
+
+void Handover::Together(pid_t thread, int cpu) {
+  pair_.Join(thread, cpu);
+  series_ = calls_ = 0;
+  calls_since_ns_ = NowNs();
+}
+
+Handover::Patience Handover::Missed(pid_t thread, bool noticed) {
+  if (pair_.place() == Place::kApart && !noticed) {
+    cpus_.TrialFailed(NowNs());
+    Together(thread, sched_getcpu());
+  }
+  return Now();
 }
 
 void Handover::Slept(uint64_t ns) {
-  if (pair_.joined()) return;
-  hits_ = 0;
-  if (ns < kLongNs) disappointment_ += kMissWeight;
+  if (pair_.place() == Place::kApart && ns < kLongNs) score_ -= kMissWeight;
+  if (pair_.place() != Place::kApart) Yielded(ns);
 }
 
-void Handover::Long() {
-  pair_.Part();
-  disappointment_ = 0;
+Handover::Patience Handover::Long() {
+  pair_.Loosen();
+  return Now();
+}
+
+void Handover::Proven() {
+  series_wanted_ = kSeriesMin;
+  cpus_.TrialSucceeded();
 }
 
 }  // namespace platform

@@ -161,6 +161,12 @@ void SystrapContext::ResetFpu() {
   fpu_place_ = FpuPlace::kHere;
 }
 
+void SystrapContext::Blocks() {
+  if (!handover_.Blocks() || thread_ == nullptr) return;
+  // The turn is ours. What the stub handed over with has been read.
+  thread_->context.state.store(STATE_BLOCKED, std::memory_order_relaxed);
+}
+
 void SystrapContext::Interrupt() {
   interrupted_.store(true);
   SignalGuest();
@@ -340,35 +346,47 @@ bool SystrapContext::LeaveFastPath() {
   return true;
 }
 
+void SystrapContext::SetPatience(Handover::Patience patience) {
+  if (patience.spins == patience_.spins && patience.yields == patience_.yields) return;
+  thread_->context.spins.store(patience.spins, std::memory_order_relaxed);
+  thread_->context.yields.store(patience.yields, std::memory_order_relaxed);
+  patience_ = patience;
+}
+
 bool SystrapContext::PassTurn(bool answers) {
   ThreadContext& context = thread_->context;
-  const Handover::Patience patience = handover_.Enter(thread_->tid);
-  if (patience.spins != patience_.spins || patience.yields != patience_.yields) {
-    context.spins.store(patience.spins, std::memory_order_relaxed);
-    context.yields.store(patience.yields, std::memory_order_relaxed);
-    patience_ = patience;
-  }
+  const bool sleeps = context.stub_sleeps.load(std::memory_order_relaxed) != 0;
+  const uint32_t taken = context.taken.load(std::memory_order_relaxed);
+  const int cpu = static_cast<int>(context.cpu.load(std::memory_order_relaxed));
+  const Handover::Patience patience = handover_.Enter(thread_->tid, sleeps, cpu);
+  SetPatience(patience);
   context.state.exchange(STATE_GUEST);
   // The stub drops an interrupt that comes before the turn is its.
   if (!answers && interrupted_.load()) SignalGuest();
   if (context.stub_sleeps.load() != 0) FutexWake(context.state);
   // After the store to the state, as in StubProcess::RunLocked.
-  return !process_->dead() && AwaitGuest(patience, answers);
+  return !process_->dead() && AwaitGuest(patience, taken, answers);
 }
 
-bool SystrapContext::AwaitGuest(Handover::Patience patience, bool answers) {
-  std::atomic<uint32_t>& state = thread_->context.state;
-  for (uint32_t spin = 0; spin < patience.spins; spin++) {
-    if (state.load(std::memory_order_acquire) != STATE_GUEST) {
-      spun_.store(spun_.load(std::memory_order_relaxed) + spin + 1, std::memory_order_relaxed);
+bool SystrapContext::AwaitGuest(Handover::Patience patience, uint32_t taken, bool answers) {
+  ThreadContext& context = thread_->context;
+  const uint32_t looks = patience.spins * patience.rounds;
+  for (uint32_t look = 0; look < looks; look++) {
+    if (context.state.load(std::memory_order_acquire) != STATE_GUEST) {
+      spun_.store(spun_.load(std::memory_order_relaxed) + look + 1, std::memory_order_relaxed);
       handover_.Spun();
       return !process_->dead();
     }
     Pause();
   }
-  spun_.store(spun_.load(std::memory_order_relaxed) + patience.spins, std::memory_order_relaxed);
+  spun_.store(spun_.load(std::memory_order_relaxed) + looks, std::memory_order_relaxed);
   const uint64_t start = NowNs();
   waits_since_ns_.store(start, std::memory_order_relaxed);
+  if (looks > 0) {
+    const bool noticed = context.taken.load(std::memory_order_relaxed) != taken;
+    patience = handover_.Missed(thread_->tid, noticed);
+    SetPatience(patience);
+  }
   const bool alive = YieldOrSleep(patience, start, answers);
   waited_ns_.store(waited_ns_.load(std::memory_order_relaxed) + NowNs() - start,
                    std::memory_order_relaxed);
@@ -379,7 +397,7 @@ bool SystrapContext::AwaitGuest(Handover::Patience patience, bool answers) {
 bool SystrapContext::YieldOrSleep(Handover::Patience patience, uint64_t start, bool answers) {
   for (uint32_t yield = 0; yield < patience.yields; yield++) {
     if (thread_->context.state.load() != STATE_GUEST) {
-      handover_.Slept(0);  // The guest got its turn only when we stopped spinning.
+      if (yield > 0) handover_.Yielded(NowNs() - start);
       return !process_->dead();
     }
     syscall(SYS_sched_yield);
@@ -397,7 +415,7 @@ bool SystrapContext::SleepUntilEvent(uint64_t start, bool answers) {
     if (state.load() != STATE_GUEST) break;
     const uint64_t slept = NowNs() - start;
     if (slept < Handover::kLongNs) continue;
-    handover_.Long();
+    SetPatience(handover_.Long());
     timeout = {kPatienceSeconds, 0};
     if (!answers && !interrupted_.load()) {
       interrupt_seen = 0;

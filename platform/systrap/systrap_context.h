@@ -39,6 +39,9 @@ class SystrapContext final : public Context {
   void Interrupt() override;
   uint64_t GuestNs() const override;
   void SetIdentity(const Identity* identity) override ABSL_LOCKS_EXCLUDED(identity_mu_);
+  void Blocks() override;
+  void Unblocks() override { handover_.Unblocks(); }
+  void Waking() override { handover_.Waking(); }
   void GetFpu(FpuState& state) override;
   base::Result<void> SetFpu(const FpuState& state) override;
   void ResetFpu() override;
@@ -67,8 +70,10 @@ class SystrapContext final : public Context {
   bool LeaveFastPath();
   // Passes the turn on and waits for it. `answers`: the stub itself answers, so it must.
   bool PassTurn(bool answers);
+  // Tells the stub how long to wait from its next hand-over on.
+  void SetPatience(Handover::Patience patience);
   // Waits for the guest's event. False if the process is dead or had to be killed.
-  bool AwaitGuest(Handover::Patience patience, bool answers);
+  bool AwaitGuest(Handover::Patience patience, uint32_t taken, bool answers);
   bool YieldOrSleep(Handover::Patience patience, uint64_t start, bool answers);
   bool SleepUntilEvent(uint64_t start, bool answers);
   // What the stub has published. False for an interrupt that nobody asked for any more.

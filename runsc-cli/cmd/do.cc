@@ -80,8 +80,9 @@ void AddCommonFlags(Flags& flags, CommonOptions& options) {
       return absl::InvalidArgumentError(
           "does not take \"host\" yet: this build has no network but loopback; use --network=none");
     }
-    if (text != "none") {
-      return absl::InvalidArgumentError(absl::StrCat("takes none, not \"", Absl(text), "\""));
+    if (text != "none" && text != "sandbox") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("takes none or sandbox, not \"", Absl(text), "\""));
     }
     options.network = text;
     return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include "platform/seccomp/filter.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/network_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace runsc {
@@ -35,6 +36,7 @@ int Main() {
       {"SystrapSentry", SentryFilter({.own_pid = 1, .ptrace_platform = false})},
       {"PtraceSentry", SentryFilter({.own_pid = 1, .ptrace_platform = true})},
       {"Gofer", GoferFilter()},
+      {"NetworkGofer", NetworkGoferFilter()},
   };
   printf("// Made by compile_filters.\n\n#include \"runsc-cli/main/compiled_filters.h\"\n\n");
   printf("namespace runsc {\nnamespace {\n\n");

@@ -1,8 +1,8 @@
 #pragma once
 
-// The filters of sentry_filter.h and gofer_filter.h as programs. compile_filters makes them when
-// the product is built, so that a start spends nothing on it: a sixth of a millisecond in each
-// process, and the code of the compiler.
+// The filters of sentry_filter.h, gofer_filter.h and network_filter.h as programs. compile_filters
+// makes them when the product is built, so that a start spends nothing on it: a sixth of a
+// millisecond in each process, and the code of the compiler.
 
 #include <linux/filter.h>
 
@@ -20,5 +20,6 @@ struct CompiledFilter {
 extern const CompiledFilter kSystrapSentryFilter;
 extern const CompiledFilter kPtraceSentryFilter;
 extern const CompiledFilter kGoferFilter;
+extern const CompiledFilter kNetworkGoferFilter;
 
 }  // namespace runsc

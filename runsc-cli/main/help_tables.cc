@@ -7,6 +7,7 @@
 #include "platform/seccomp/filter.h"
 #include "platform/stub/filter_table.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/network_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 #include "syscalls/table.h"
 
@@ -36,6 +37,7 @@ std::string DescribeStub(const char* process, std::span<const platform::FilterRu
 std::string FiltersText() {
   return platform::seccomp::Describe(SentryFilter({})) + "\n" +
          platform::seccomp::Describe(GoferFilter()) + "\n" +
+         platform::seccomp::Describe(NetworkGoferFilter()) + "\n" +
          DescribeStub("stub-memory-thread", platform::StubProcessFilter(), "process killed") +
          "\n" +
          DescribeStub("stub-guest-thread", platform::StubGuestFilter(),

@@ -3,6 +3,7 @@
 // From a started, caged sentry process to a running guest: the place where the sentry's concrete
 // parts meet.
 
+#include <array>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,7 @@ struct GuestFds {
   base::Fd control;       // control_socket.h
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
-  base::Fd stdio[3];  // The caller's; empty where the caller had none.
+  std::array<base::Fd, 3> stdio;  // The caller's; empty where the caller had none.
 };
 
 class Guest {

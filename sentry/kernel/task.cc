@@ -174,13 +174,19 @@ void Task::SleepOnWakeState(uint32_t expected, int64_t timeout_ns) {
     timeout.tv_nsec = timeout_ns % kNsPerSecond;
   }
   sleeps_.fetch_add(1, std::memory_order_relaxed);
+  if (context_ != nullptr) context_->Blocks();
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAIT_PRIVATE, expected,
           timeout_ns >= 0 ? &timeout : nullptr, nullptr, 0);
+  if (context_ != nullptr) context_->Unblocks();
 }
 
 void Task::SetWakeBits(uint32_t bits) {
   const uint32_t old = wake_state_.fetch_or(bits, std::memory_order_seq_cst);
   if ((old & kAsleep) != 0) {
+    {
+      const absl::MutexLock lock(&context_mu_);
+      if (context_ != nullptr) context_->Waking();
+    }
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&wake_state_), FUTEX_WAKE_PRIVATE, INT_MAX,
             nullptr, nullptr, 0);
   }

@@ -10,9 +10,10 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/mm/io_buffer.h"
+#include "sentry/socket/host_socket.h"
 #include "sentry/socket/inet_ports.h"
 #include "sentry/socket/inet_socket.h"
-#include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/interfaces.h"
 #include "sentry/socket/network_namespace.h"
 
 namespace sentry {
@@ -185,6 +186,8 @@ namespace {
 class InetFamilyImpl final : public SocketFamily {
  public:
   Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
+    if (const auto& host = task.kernel().network().host())
+      return NewHostSocket(task, host, kind, nonblocking);
     switch (kind.type) {
       case SOCK_STREAM:
         if (kind.protocol != 0 && kind.protocol != IPPROTO_TCP) return Errno(EPROTONOSUPPORT);

@@ -12,7 +12,7 @@
 #include <string_view>
 
 #include "sentry/socket/inet_socket.h"
-#include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/interfaces.h"
 
 namespace sentry {
 

@@ -1,7 +1,7 @@
 // AF_NETLINK, route family only (rtnetlink(7)): libc's getaddrinfo and getifaddrs, Go and Java ask
-// it which interfaces and addresses exist. The truth is short: lo, 127.0.0.1/8, ::1/128 and their
-// local routes. Changes are refused, multicast groups can be joined and never speak, other netlink
-// families do not exist (EPROTONOSUPPORT).
+// it which interfaces, addresses and routes exist: those of the namespace's table (interfaces.h),
+// with the routes that follow from addresses. Changes are refused, multicast groups can be joined
+// and never speak, other netlink families do not exist (EPROTONOSUPPORT).
 
 #include <linux/capability.h>
 #include <linux/if.h>
@@ -23,7 +23,7 @@
 #include "sentry/kernel/thread_group.h"
 #include "sentry/mm/io_buffer.h"
 #include "sentry/socket/channel.h"
-#include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/interfaces.h"
 #include "sentry/socket/network_namespace.h"
 #include "sentry/socket/socket.h"
 
@@ -34,8 +34,6 @@ using base::Errno;
 using base::Result;
 
 constexpr size_t kRequestBytesMax = 65536;
-constexpr std::array<uint8_t, 4> kLoopbackV4 = {127, 0, 0, 1};
-constexpr std::array<uint8_t, 16> kLoopbackV6 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 
 // Builds netlink messages one after another.
 class MessageWriter {
@@ -95,65 +93,76 @@ class MessageWriter {
   std::vector<std::byte> bytes_;
 };
 
-void AppendLink(MessageWriter& writer, uint16_t flags) {
+bool IsLoopback(const Interface& interface) { return (interface.flags & IFF_LOOPBACK) != 0; }
+
+size_t AddressBytes(const InterfaceAddress& address) { return address.family == AF_INET ? 4 : 16; }
+
+std::span<const uint8_t> View(const InterfaceAddress& address) {
+  return std::span(address.bytes).first(AddressBytes(address));
+}
+
+void AppendLink(MessageWriter& writer, const Interface& interface, uint16_t flags) {
   ifinfomsg body = {};
   body.ifi_family = AF_UNSPEC;
-  body.ifi_type = ARPHRD_LOOPBACK;
-  body.ifi_index = kLoopbackIndex;
-  body.ifi_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP;
+  body.ifi_type = interface.hardware_type;
+  body.ifi_index = interface.index;
+  body.ifi_flags = interface.flags;
   writer.Begin(RTM_NEWLINK, flags, body);
-  constexpr std::array<uint8_t, 6> kNoAddress = {};
   constexpr std::array<uint8_t, 1> kZeroByte = {0};
-  writer.Attribute(IFLA_IFNAME, "lo");
+  constexpr std::array<uint8_t, 1> kOperational = {IF_OPER_UP};
+  std::array<uint8_t, 6> broadcast = {};
+  if ((interface.flags & IFF_BROADCAST) != 0) broadcast.fill(0xff);
+  writer.Attribute(IFLA_IFNAME, interface.name);
   writer.Attribute(IFLA_TXQLEN, 1000u);
-  writer.Attribute(IFLA_OPERSTATE, kZeroByte);
+  writer.Attribute(IFLA_OPERSTATE, IsLoopback(interface) ? kZeroByte : kOperational);
   writer.Attribute(IFLA_LINKMODE, kZeroByte);
-  writer.Attribute(IFLA_MTU, static_cast<uint32_t>(kLoopbackMtu));
+  writer.Attribute(IFLA_MTU, interface.mtu);
   writer.Attribute(IFLA_QDISC, "noqueue");
-  writer.Attribute(IFLA_ADDRESS, kNoAddress);
-  writer.Attribute(IFLA_BROADCAST, kNoAddress);
+  writer.Attribute(IFLA_ADDRESS, interface.hardware_address);
+  writer.Attribute(IFLA_BROADCAST, broadcast);
   writer.End();
 }
 
-void AppendAddress(MessageWriter& writer, uint8_t family, uint16_t flags) {
-  const bool v4 = family == AF_INET;
+void AppendAddress(MessageWriter& writer, const Interface& interface,
+                   const InterfaceAddress& address, uint16_t flags) {
   ifaddrmsg body = {};
-  body.ifa_family = family;
-  body.ifa_prefixlen = v4 ? 8 : 128;
+  body.ifa_family = static_cast<uint8_t>(address.family);
+  body.ifa_prefixlen = address.prefix_length;
   body.ifa_flags = IFA_F_PERMANENT;
-  body.ifa_scope = RT_SCOPE_HOST;
-  body.ifa_index = static_cast<uint32_t>(kLoopbackIndex);
+  body.ifa_scope = address.scope;
+  body.ifa_index = static_cast<uint32_t>(interface.index);
   writer.Begin(RTM_NEWADDR, flags, body);
-  if (v4) {
-    writer.Attribute(IFA_ADDRESS, kLoopbackV4);
-    writer.Attribute(IFA_LOCAL, kLoopbackV4);
-    writer.Attribute(IFA_LABEL, "lo");
-  } else {
-    writer.Attribute(IFA_ADDRESS, kLoopbackV6);
+  writer.Attribute(IFA_ADDRESS, View(address));
+  if (address.family == AF_INET) {
+    writer.Attribute(IFA_LOCAL, View(address));
+    writer.Attribute(IFA_LABEL, interface.name);
   }
   writer.Attribute(IFA_FLAGS, static_cast<uint32_t>(IFA_F_PERMANENT));
   writer.End();
 }
 
-void AppendRoute(MessageWriter& writer, uint8_t family, uint16_t flags) {
-  const bool v4 = family == AF_INET;
+// The way to oneself, or to the neighbours of an address. lo's is all of 127.0.0.0/8.
+void AppendRoute(MessageWriter& writer, const Interface& interface, const InterfaceAddress& address,
+                 bool local, uint16_t flags) {
+  const bool v4 = address.family == AF_INET;
+  const bool whole_net = !local || (v4 && IsLoopback(interface));
+  std::array<uint8_t, 16> destination = address.bytes;
+  const auto bits =
+      static_cast<size_t>(whole_net ? address.prefix_length : AddressBytes(address) * 8);
+  for (size_t bit = bits; bit < destination.size() * 8; ++bit)
+    destination[bit / 8] = static_cast<uint8_t>(destination[bit / 8] & ~(0x80U >> bit % 8));
   rtmsg body = {};
-  body.rtm_family = family;
-  body.rtm_dst_len = v4 ? 8 : 128;
-  body.rtm_table = RT_TABLE_LOCAL;
+  body.rtm_family = static_cast<uint8_t>(address.family);
+  body.rtm_dst_len = static_cast<uint8_t>(bits);
+  body.rtm_table = local ? RT_TABLE_LOCAL : RT_TABLE_MAIN;
   body.rtm_protocol = RTPROT_KERNEL;
-  body.rtm_scope = v4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
-  body.rtm_type = RTN_LOCAL;
+  body.rtm_scope = !v4 ? RT_SCOPE_UNIVERSE : local ? RT_SCOPE_HOST : RT_SCOPE_LINK;
+  body.rtm_type = local ? RTN_LOCAL : RTN_UNICAST;
   writer.Begin(RTM_NEWROUTE, flags, body);
-  writer.Attribute(RTA_TABLE, static_cast<uint32_t>(RT_TABLE_LOCAL));
-  if (v4) {
-    constexpr std::array<uint8_t, 4> kNet = {127, 0, 0, 0};
-    writer.Attribute(RTA_DST, kNet);
-    writer.Attribute(RTA_PREFSRC, kLoopbackV4);
-  } else {
-    writer.Attribute(RTA_DST, kLoopbackV6);
-  }
-  writer.Attribute(RTA_OIF, static_cast<uint32_t>(kLoopbackIndex));
+  writer.Attribute(RTA_TABLE, static_cast<uint32_t>(body.rtm_table));
+  writer.Attribute(RTA_DST, std::span(destination).first(AddressBytes(address)));
+  if (v4) writer.Attribute(RTA_PREFSRC, View(address));
+  writer.Attribute(RTA_OIF, static_cast<uint32_t>(interface.index));
   writer.End();
 }
 
@@ -291,7 +300,8 @@ class NetlinkSocket final : public Socket {
   }
 
   void Handle(Task& task, const nlmsghdr& header, std::span<const std::byte> body);
-  static void AppendDump(MessageWriter& writer, uint16_t type, int family);
+  static void AppendDump(MessageWriter& writer, const InterfaceList& interfaces, uint16_t type,
+                         int family);
 
   const std::shared_ptr<Channel> inbox_;
   absl::Mutex mu_;
@@ -299,24 +309,19 @@ class NetlinkSocket final : public Socket {
   uint32_t groups_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
-void NetlinkSocket::AppendDump(MessageWriter& writer, uint16_t type, int family) {
-  const bool v4 = family == AF_UNSPEC || family == AF_INET;
-  const bool v6 = family == AF_UNSPEC || family == AF_INET6;
-  switch (type) {
-    case RTM_GETLINK:
-      AppendLink(writer, NLM_F_MULTI);
-      break;
-    case RTM_GETADDR:
-      if (v4) AppendAddress(writer, AF_INET, NLM_F_MULTI);
-      if (v6) AppendAddress(writer, AF_INET6, NLM_F_MULTI);
-      break;
-    case RTM_GETROUTE:
-      if (v4) AppendRoute(writer, AF_INET, NLM_F_MULTI);
-      if (v6) AppendRoute(writer, AF_INET6, NLM_F_MULTI);
-      break;
-    default:  // Neighbours, rules: there are none.
-      break;
+void NetlinkSocket::AppendDump(MessageWriter& writer, const InterfaceList& interfaces,
+                               uint16_t type, int family) {
+  for (const Interface& interface : interfaces) {
+    if (type == RTM_GETLINK) AppendLink(writer, interface, NLM_F_MULTI);
+    for (const InterfaceAddress& address : interface.addresses) {
+      if (family != AF_UNSPEC && family != address.family) continue;
+      if (type == RTM_GETADDR) AppendAddress(writer, interface, address, NLM_F_MULTI);
+      if (type != RTM_GETROUTE) continue;
+      AppendRoute(writer, interface, address, true, NLM_F_MULTI);
+      if (!IsLoopback(interface)) AppendRoute(writer, interface, address, false, NLM_F_MULTI);
+    }
   }
+  // Of neighbours and rules there are none.
 }
 
 void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const std::byte> body) {
@@ -343,7 +348,7 @@ void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const s
     return;
   }
   if ((header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP) {
-    AppendDump(writer, header.nlmsg_type, family);
+    AppendDump(writer, *kernel().network().interfaces().Get(), header.nlmsg_type, family);
     Reply(writer);
     writer.Begin(NLMSG_DONE, NLM_F_MULTI, int32_t{0});
     writer.End();
@@ -353,8 +358,10 @@ void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const s
   if (header.nlmsg_type == RTM_GETLINK && body.size() >= sizeof(ifinfomsg)) {
     ifinfomsg wanted = {};
     std::memcpy(&wanted, body.data(), sizeof(wanted));
-    if (wanted.ifi_index == 0 || wanted.ifi_index == kLoopbackIndex) {
-      AppendLink(writer, 0);
+    const auto interfaces = kernel().network().interfaces().Get();
+    const int32_t index = wanted.ifi_index == 0 ? kLoopbackIndex : wanted.ifi_index;
+    if (const Interface* found = FindInterface(*interfaces, index)) {
+      AppendLink(writer, *found, 0);
       Reply(writer);
     } else {
       ReplyError(writer, header, ENODEV);

@@ -5,6 +5,12 @@
 
 #include <memory>
 
+#include "sentry/socket/interfaces.h"
+
+namespace gofer::network {
+class Client;
+}
+
 namespace sentry {
 
 class InetPorts;
@@ -21,11 +27,20 @@ class NetworkNamespace {
   UnixNames& unix_names() { return *unix_names_; }
   InetPorts& ports() { return *ports_; }
   RightsInFlight& rights() { return *rights_; }
+  InterfaceTable& interfaces() { return interfaces_; }
+
+  // --network=host: internet sockets are the host's from now on, and so are the interfaces. Before
+  // the first process.
+  void UseHost(std::shared_ptr<gofer::network::Client> host);
+  // Null: the sandbox's own loopback.
+  const std::shared_ptr<gofer::network::Client>& host() const { return host_; }
 
  private:
   std::unique_ptr<RightsInFlight> rights_;
   std::unique_ptr<UnixNames> unix_names_;
   std::unique_ptr<InetPorts> ports_;
+  InterfaceTable interfaces_;
+  std::shared_ptr<gofer::network::Client> host_;
 };
 
 }  // namespace sentry

@@ -24,15 +24,15 @@ using base::UserAddr;
 
 constexpr size_t kMemoryTextBytesMax = 2 << 20;  // Of cmdline and environ: as much as execve takes.
 
-// The task, as long as it is one. ESRCH afterwards.
-Result<TaskRef> Living(const std::weak_ptr<Task>& task) {
-  TaskRef strong = task.lock();
-  if (strong == nullptr) return Errno(ESRCH);
-  return strong;
-}
-
 bool IsRegistered(const TaskRef& task) {
   return task != nullptr && task->kernel().pids().FindTask(task->tid()) == task;
+}
+
+// The task, as long as it is one. ESRCH afterwards, though its thread may still be on its way out.
+Result<TaskRef> Living(const std::weak_ptr<Task>& task) {
+  TaskRef strong = task.lock();
+  if (!IsRegistered(strong)) return Errno(ESRCH);
+  return strong;
 }
 
 // A process without memory (a zombie, or one on its way out) gives empty texts.

@@ -12,6 +12,7 @@
 #include "catch2/catch.hpp"
 #include "runsc-cli/main/compiled_filters.h"
 #include "runsc-cli/main/gofer_filter.h"
+#include "runsc-cli/main/network_filter.h"
 #include "runsc-cli/main/sentry_filter.h"
 
 namespace {
@@ -20,7 +21,8 @@ using platform::seccomp::CountAllowed;
 using platform::seccomp::Filter;
 
 TEST_CASE("every row has the number that belongs to its name", "[filters]") {
-  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+  for (const Filter& filter :
+       {runsc::SentryFilter({}), runsc::GoferFilter(), runsc::NetworkGoferFilter()}) {
     for (const auto& row : filter.rows) {
       char* const name =
           seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(row.number));
@@ -38,6 +40,7 @@ TEST_CASE("the tables keep to their sizes and compile", "[filters]") {
   CHECK(CountAllowed(runsc::SentryFilter({.ptrace_platform = false})) <
         CountAllowed(runsc::SentryFilter({.ptrace_platform = true})));
   CHECK(CountAllowed(runsc::GoferFilter()) <= 35);
+  CHECK(CountAllowed(runsc::NetworkGoferFilter()) <= 35);
   CHECK(!platform::seccomp::Compile(runsc::SentryFilter({})).empty());
   CHECK(!platform::seccomp::Compile(runsc::GoferFilter()).empty());
 }
@@ -50,6 +53,7 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
       {runsc::SentryFilter({.ptrace_platform = false}), runsc::kSystrapSentryFilter},
       {runsc::SentryFilter({.ptrace_platform = true}), runsc::kPtraceSentryFilter},
       {runsc::GoferFilter(), runsc::kGoferFilter},
+      {runsc::NetworkGoferFilter(), runsc::kNetworkGoferFilter},
   };
   for (const auto& [table, compiled] : pairs) {
     const std::vector<sock_filter> program = platform::seccomp::Compile(table);
@@ -64,14 +68,20 @@ TEST_CASE("the compiled filters are those of the tables", "[filters]") {
 
 TEST_CASE("no table opens paths by name, starts programs, or hands over its violation handler",
           "[filters]") {
-  for (const Filter& filter : {runsc::SentryFilter({}), runsc::GoferFilter()}) {
+  for (const Filter& filter :
+       {runsc::SentryFilter({}), runsc::GoferFilter(), runsc::NetworkGoferFilter()}) {
     for (const auto& row : filter.rows) {
       if (row.action != platform::seccomp::kAllow) continue;
       CAPTURE(row.name, filter.process);
       for (const int number :
            {SYS_open, SYS_openat, SYS_creat, SYS_execve, SYS_execveat, SYS_fork, SYS_vfork,
-            SYS_socket, SYS_connect, SYS_seccomp, SYS_unshare, SYS_mount}) {
+            SYS_seccomp, SYS_unshare, SYS_mount}) {
         CHECK(row.number != static_cast<uint32_t>(number));
+      }
+      // Making and naming sockets is what the network gofer is for.
+      if (filter.process != "network gofer") {
+        CHECK(row.number != SYS_socket);
+        CHECK(row.number != SYS_connect);
       }
       if (row.number == SYS_rt_sigaction) CHECK(row.checks.size() == 1);
     }

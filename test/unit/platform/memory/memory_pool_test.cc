@@ -2,7 +2,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -203,6 +205,35 @@ TEST_CASE("threads never get the same page", "[memory]") {
   for (std::thread& thread : threads) thread.join();
   CHECK(errors == 0);
   static_cast<platform::MemfdPool&>(*pool).Trim();
+  CHECK(pool->resident_bytes() == 0);
+}
+
+TEST_CASE("a big range comes back zeroed and present, also in part", "[memory]") {
+  constexpr uint64_t kBig = 256 * kPage;
+  auto pool = NewPool();
+  const PoolRange first = pool->Allocate(kBig).value();
+  memset(pool->Window(first).data(), 0x5a, first.size());
+  pool->DropReference(first);
+  CHECK(pool->allocated_bytes() == 0);
+  for (int half = 0; half < 2; half++) {
+    const PoolRange part = pool->Allocate(kBig / 2).value();
+    CHECK(part.start >= first.start);
+    CHECK(part.end <= first.end);
+    CHECK(pool->resident_bytes() == kBig);
+    const std::span<std::byte> bytes = pool->Window(part);
+    CHECK(std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; }));
+  }
+  CHECK(pool->allocated_bytes() == kBig);
+}
+
+TEST_CASE("big ranges that nobody asks for go back to the host", "[memory]") {
+  auto pool = NewPool();
+  const PoolRange range = pool->Allocate(256 * kPage).value();
+  memset(pool->Window(range).data(), 0x5a, range.size());
+  pool->DropReference(range);
+  for (int i = 0; i < 100 && pool->resident_bytes() != 0; i++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
   CHECK(pool->resident_bytes() == 0);
 }
 
