@@ -119,6 +119,8 @@ Result<void> NamespaceChange::Unshare(Task& task, uint64_t flags) {
   NamespacesRef namespaces;
   if ((flags & kPrivilegedNamespaces) != 0)
     namespaces = TRY(Copy(task, flags, *credentials, fs != nullptr ? *fs : task.fs()));
+  // What it owes the semaphores that it leaves behind is settled now (unshare(2)).
+  if ((flags & CLONE_NEWIPC) != 0) task.DropSemUndo();
   if (fs != nullptr) task.ReplaceFs(std::move(fs));
   if ((flags & kUserNamespaceFlag) != 0) task.set_credentials(std::move(credentials));
   if (namespaces != nullptr) task.set_namespaces(std::move(namespaces));
@@ -130,6 +132,7 @@ Result<void> NamespaceChange::Enter(Task& task,
   CredentialsRef credentials = task.own_credentials_ref();
   auto set = std::make_shared<NamespaceSet>(task.own_namespaces());
   std::shared_ptr<FsContext> fs;
+  bool leaves_ipc = false;
   // The user namespace first: what it gives counts for the others.
   for (const std::shared_ptr<Namespace>& space : wanted) {
     if (space->kind() != NamespaceKind::kUser) continue;
@@ -175,6 +178,7 @@ Result<void> NamespaceChange::Enter(Task& task,
         break;
       case NamespaceKind::kIpc:
         set->ipc = std::static_pointer_cast<IpcNamespace>(space);
+        leaves_ipc = true;
         break;
       case NamespaceKind::kNet:
         set->network = std::static_pointer_cast<NetworkNamespace>(space);
@@ -186,6 +190,7 @@ Result<void> NamespaceChange::Enter(Task& task,
         break;
     }
   }
+  if (leaves_ipc) task.DropSemUndo();
   if (fs != nullptr) task.ReplaceFs(std::move(fs));
   if (credentials != task.own_credentials_ref()) task.set_credentials(std::move(credentials));
   task.set_namespaces(std::move(set));

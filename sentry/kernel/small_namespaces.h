@@ -13,6 +13,9 @@
 
 namespace sentry {
 
+class IpcObjects;
+class Kernel;
+
 // uname(2).
 class UtsNamespace final : public Namespace {
  public:
@@ -45,25 +48,18 @@ class UtsNamespace final : public Namespace {
   std::string domain_name_ ABSL_GUARDED_BY(mu_);
 };
 
-// ipc_namespaces(7). System V objects and message queues hang on it: each family keeps what it has
-// in a slot of its own, made on first use.
+// ipc_namespaces(7). System V objects and message queues hang on it (sentry/ipc/ipc_objects.h).
 class IpcNamespace final : public Namespace {
  public:
-  enum Slot : uint8_t { kSystemV, kMessageQueues, kSlots };
   explicit IpcNamespace(UserNamespaceRef owner, uint32_t number = 0)
       : Namespace(NamespaceKind::kIpc, std::move(owner), number) {}
 
-  // make() gives a std::shared_ptr<T>; T is always the same for a slot.
-  template <typename T, typename Make>
-  std::shared_ptr<T> Get(Slot slot, Make&& make) ABSL_LOCKS_EXCLUDED(mu_) {
-    const absl::MutexLock lock(&mu_);
-    if (slots_[slot] == nullptr) slots_[slot] = make();
-    return std::static_pointer_cast<T>(slots_[slot]);
-  }
+  // Made on first use; as long-lived as the namespace.
+  IpcObjects& objects(Kernel& kernel) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   absl::Mutex mu_;
-  std::shared_ptr<void> slots_[kSlots] ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<IpcObjects> objects_ ABSL_GUARDED_BY(mu_);
 };
 
 // cgroup_namespaces(7): which group is shown as the root.

@@ -3,9 +3,11 @@
 #include <utility>
 
 #include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
@@ -68,6 +70,14 @@ void RegisterFileSystemTypes(Kernel& kernel) {
          return {};
        },
        .in_user_namespaces = true});
+  types.Register("mqueue",
+                 {.make = [&kernel](const FileSystemType::Request& request) -> Result<FileSystemRef> {
+                    IpcObjects& ipc =
+                        request.task == nullptr ? InitialIpc(kernel) : IpcOf(*request.task);
+                    return FileSystemRef(ipc.mqueue_ref());
+                  },
+                  .check = {},
+                  .in_user_namespaces = true});
   types.Register("sysfs",
                  {.make = [&kernel](const FileSystemType::Request&) -> Result<FileSystemRef> {
                     return NewSys(kernel);
