@@ -127,6 +127,11 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.terminal);
   visit(config.stdio_terminals);
   visit(config.terminal_size);
+  visit(config.network.own_stack);
+  visit(config.network.links);
+  visit(config.network.addresses);
+  visit(config.network.routes);
+  visit(config.network.neighbors);
   visit(config.limits);
 }
 

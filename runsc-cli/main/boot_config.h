@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
+#include "runsc-cli/main/network_config.h"
 
 namespace runsc {
 
@@ -65,6 +66,7 @@ struct BootConfig {
   bool terminal = false;
   uint32_t stdio_terminals = 0;
   winsize terminal_size{};
+  NetworkConfig network;
   // The caller's limits, by RLIMIT_*; the sentry's own are raised.
   std::array<rlimit, RLIM_NLIMITS> limits{};
 };
@@ -87,6 +89,7 @@ inline constexpr int kOwnFdsFd = 7;       // Gofer only: its /proc/self/fd.
 inline constexpr int kTimingFd = 8;       // timing.h
 inline constexpr int kNetworkSocketFd =
     9;                                    // Sentry and network gofer with --network=host: own end.
+inline constexpr int kFirstLinkFd = 10;   // Sentry with --network=sandbox: network.links.
 inline constexpr int kFirstAttachFd = 9;  // Gofer only: O_PATH, in the order of attach_points.
 
 }  // namespace runsc

@@ -66,7 +66,7 @@ class Sandbox {
   absl::Status StartGofer(const base::Fd& config, const gofer::ChannelEnds& channel,
                           const std::vector<base::Fd>& attach_fds);
   absl::Status StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                           const base::Fd& control);
+                           const base::Fd& control, const std::vector<base::Fd>& link_fds);
   void BlockSignals(BootConfig& config);
   void OnSignal();
   void OnControl();
@@ -173,7 +173,7 @@ absl::Status Sandbox::StartGofer(const base::Fd& config, const gofer::ChannelEnd
 }
 
 absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEnds& channel,
-                                  const base::Fd& control) {
+                                  const base::Fd& control, const std::vector<base::Fd>& link_fds) {
   auto program = OpenHelperProgram("runsc-sentry");
   if (!program.ok()) return program.status();
   CageSpec& spec = sentry_.spec;
@@ -184,6 +184,8 @@ absl::Status Sandbox::StartSentry(const base::Fd& config, const gofer::ChannelEn
               control.get(),        timing_.fd()};
   spec.timing_fd = timing_.fd();
   spec.timing_name = "sentry";
+  spec.fds.push_back(-1);  // kNetworkSocketFd
+  for (const base::Fd& fd : link_fds) spec.fds.push_back(fd.get());
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();
@@ -221,7 +223,8 @@ absl::Status Sandbox::Start() {
   control_ = std::move(control->runsc);
 
   timing_.Note("has prepared");
-  const absl::Status sentry = StartSentry(*config_fd, *channel, control->sentry);
+  const absl::Status sentry =
+      StartSentry(*config_fd, *channel, control->sentry, prepared->link_fds);
   if (!sentry.ok()) return sentry;
   const absl::Status gofer = StartGofer(*config_fd, *channel, prepared->attach_fds);
   if (!gofer.ok()) return gofer;

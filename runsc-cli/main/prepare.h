@@ -15,6 +15,7 @@ namespace runsc {
 
 struct Prepared {
   BootConfig config;
+  std::vector<base::Fd> link_fds;    // In the order of config.network.links.
   std::vector<base::Fd> attach_fds;  // O_PATH, in the order of config.attach_points.
 };
 

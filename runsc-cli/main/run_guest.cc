@@ -21,6 +21,7 @@
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/guest_control.h"
 #include "runsc-cli/main/guest_mounts.h"
+#include "runsc-cli/main/guest_network.h"
 #include "runsc-cli/main/launch.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/host/host_file.h"
@@ -108,6 +109,10 @@ class SandboxGuest : public Guest {
                                                MakeKernelOptions(config_));
     kernel_->set_vdso(vdso_);
     timing_.Note("has its kernel");
+    if (config_.network.own_stack) {
+      const absl::Status network = StartNetwork(*kernel_, config_.network, std::move(fds_.links));
+      if (!network.ok()) return network;
+    }
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     if (config_.terminal) {
       if (absl::Status status = StartConsole(); !status.ok()) return status;

@@ -4,6 +4,7 @@
 // parts meet.
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
@@ -17,7 +18,8 @@ struct GuestFds {
   base::Fd control;       // control_socket.h
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
-  base::Fd stdio[3];  // The caller's; empty where the caller had none.
+  std::vector<base::Fd> links;  // In the order of BootConfig::network.links.
+  base::Fd stdio[3];            // The caller's; empty where the caller had none.
 };
 
 class Guest {
