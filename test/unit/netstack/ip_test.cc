@@ -74,6 +74,7 @@ TEST_CASE("fragments arrive in any order, and twice", "[netstack][fragments]") {
   net.wire.reorder = 0.5;
   net.wire.duplicate = 0.3;
   const auto inbox = Listen(net.b.stack, 53, IpAddress::V6Any());
+  net.a.interface->neighbors().SetPermanent(net.b.v4, net.b.interface->mac());
   for (int i = 0; i < 20; ++i) REQUIRE(SendUdp(net.a.stack, net.b.v4, Bytes(20000)));
   net.Run(kNsPerSecond);
   REQUIRE(inbox->arrived.size() == 20);
@@ -151,7 +152,7 @@ TEST_CASE("packets wait for a neighbour, a few, and then fail", "[netstack][arp]
   Script script;
   const auto inbox = Listen(script.stack(), 1111, IpAddress::V4(0));
   const IpAddress nobody = IpAddress::V4(0x0a000063);
-  for (int i = 0; i < 100; ++i) SendUdp(script.stack(), nobody, Bytes(10));
+  for (int i = 0; i < 300; ++i) SendUdp(script.stack(), nobody, Bytes(10));
   REQUIRE(script.NextFrame().has_value());  // One question.
   CHECK(!script.NextFrame());
   script.Advance(4000);
@@ -309,7 +310,10 @@ TEST_CASE("a router's advertisement gives an address, a route and an MTU", "[net
   const auto path = script.stack().FindPath(MustParseAddress("2001:db8::1"), IpAddress::V6Any());
   REQUIRE(path.ok());
   CHECK(path.value().next_hop == MustParseAddress("fe80::1"));
-  CHECK(path.value().source == address);
+  const auto near = script.stack().FindPath(MustParseAddress("fd55::9"), IpAddress::V6Any());
+  REQUIRE(near.ok());
+  CHECK(near.value().source == address);
+  CHECK(near.value().next_hop == MustParseAddress("fd55::9"));
   advertise(1800, 60);  // Too short to be believed: two hours stay.
   script.Advance(100'000);
   CHECK(script.stack().FindAddress(address, index).has_value());

@@ -151,6 +151,7 @@ class Script {
     REQUIRE(answer.Is(tcp::kSyn | tcp::kAck));
     iss = answer.header.sequence;
     timestamps = answer.options.has_timestamp;
+    Advance(10);  // The round-trip time.
     Send(tcp::kAck, kPeerStart + 1, iss + 1, 0, window);
     return listener->Accept().value();
   }
