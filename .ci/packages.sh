@@ -1,12 +1,14 @@
 # Debian 12's packages, by what they are for. Sourced by runsc-cli/quickstart, test/run and .ci/run.
 
 # To build.
-build_packages=(g++ cmake ninja-build ccache mold libabsl-dev capnproto libcapnp-dev)
+build_packages=(g++ cmake ninja-build ccache mold libabsl-dev capnproto libcapnp-dev nlohmann-json3-dev libseccomp-dev)
 # To build and run the tests.
-test_packages=(catch2 libbenchmark-dev libseccomp-dev procps util-linux python3)
+test_packages=(catch2 libbenchmark-dev procps util-linux python3 jq busybox-static)
 # Programs that test/workload runs inside; a case whose program is missing is skipped.
 workload_packages=(git gcc make perl sqlite3 rsync nodejs default-jdk-headless golang-go file
                    diffutils findutils tar xz-utils bzip2 gawk less)
+# The clients that test/oci starts; a test whose client is missing is skipped.
+oci_packages=(docker.io containerd runc podman conmon busybox-static iptables crun uidmap)
 # The second compiler, for lock annotations and fuzzers.
 clang_packages=(clang-19 libclang-rt-19-dev clang-format-19)
 

@@ -82,6 +82,7 @@ Result<void> PtraceContext::Seize() {
   }
   seized_ = true;
   pair_.Adopt();
+  pair_.Part();
   if (Trace(PTRACE_INTERRUPT, thread_->tid, 0, 0) != 0) return base::LastErrno();
   int status = 0;
   if (!Wait(status)) return Errno(ESRCH);

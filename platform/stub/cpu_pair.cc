@@ -131,8 +131,12 @@ bool CpuPair::Crowded() const {
   return other != cpu_ && cpus_.pairs(cpu_) >= cpus_.pairs(other) + 2;
 }
 
+CpuPair::~CpuPair() {
+  Leave();
+  if (own_tid_.load(std::memory_order_relaxed) != 0) cpus_.Free(0);
+}
+
 void CpuPair::Adopt() {
-  cpus_.Free(0);
   t_switches = true;
   t_placed_on = -1;
   t_stay_until = 0;
@@ -186,12 +190,15 @@ void CpuPair::Loosen() {
 }
 
 void CpuPair::Part() {
-  Uncount();
-  const bool placed = place_ != Place::kFree;
-  if (placed || t_stay_until != 0) cpus_.Free(0);
+  cpus_.Free(0);
   if (thread_ != 0) cpus_.Free(thread_);
+  Leave();
+}
+
+void CpuPair::Leave() {
+  Uncount();
   t_stay_until = 0;
-  if (placed) t_placed_on = -1;
+  if (place_ != Place::kFree) t_placed_on = -1;
   thread_ = 0;
   cpu_ = guest_cpu_ = -1;
   place_ = Place::kFree;

@@ -76,7 +76,8 @@ class CpuPair {
 
   // `cpus` must outlive the pair.
   explicit CpuPair(CpuSet& cpus) : cpus_(cpus) {}
-  ~CpuPair() { Part(); }
+  // Frees the sentry's thread, if it was adopted.
+  ~CpuPair();
   CpuPair(const CpuPair&) = delete;
   CpuPair& operator=(const CpuPair&) = delete;
 
@@ -86,8 +87,8 @@ class CpuPair {
 
   // All on the sentry's thread of the pair.
 
-  // Once per pair: frees the thread from the CPU of a pair that its creator was in (Linux gives a
-  // new thread its creator's CPUs).
+  // Once per pair, before all else. The thread may still be kept on the CPU of a pair that its
+  // creator was in (Linux gives a new thread its creator's CPUs): Join or Part comes next.
   void Adopt();
   // Puts the caller and `thread` on one CPU: `wanted`, or if that is -1, the quietest.
   void Join(pid_t thread, int wanted);
@@ -97,6 +98,8 @@ class CpuPair {
   void Loosen();
   // Lets both go.
   void Part();
+  // Likewise, but leaves them where they are: who uses the guest thread next will put it somewhere.
+  void Leave();
   // The sentry's thread goes to sleep for the guest's call: its CPUs count as quiet until it is
   // back.
   void Blocks();

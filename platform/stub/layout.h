@@ -104,6 +104,7 @@
 #define STATE_STARTING 2
 #define STATE_FAST_CALL 3 /* After a call at the fast entry; the context has the registers, */
 #define STATE_FAST_INTERRUPTED 4 /* and after an interrupt of the way back from one. */
+#define STATE_BLOCKED 5          /* The call sleeps in the sentry: so shall the stub, at once. */
 
 /* Bits of CONTEXT_COMMAND: how a thread that waits in the fast path goes on. */
 #define COMMAND_ALL 1    /* rcx and r11 are to be loaded too. */

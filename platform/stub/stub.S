@@ -54,15 +54,21 @@ ravelin_stub_begin:
   .macro wait_for_turn turn
   movl CONTEXT_SPINS(%rbx), %ecx
 1:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  movl CONTEXT_STATE(%rbx), %eax
+  cmpl $STATE_GUEST, %eax
   je \turn
+  cmpl $STATE_BLOCKED, %eax
+  je 3f
   pause
   decl %ecx
   jg 1b
   movl CONTEXT_YIELDS(%rbx), %r12d
 2:
-  cmpl $STATE_GUEST, CONTEXT_STATE(%rbx)
+  movl CONTEXT_STATE(%rbx), %eax
+  cmpl $STATE_GUEST, %eax
   je \turn
+  cmpl $STATE_BLOCKED, %eax
+  je 3f
   decl %r12d
   js 3f
   movl $SYS_sched_yield, %eax

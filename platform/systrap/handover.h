@@ -57,12 +57,18 @@ class Handover {
   // or has not come for kLongNs and we go on sleeping. Says what the guest thread shall do then.
   Patience Long();
   // The sentry thread sleeps for the guest's call, and is back.
-  void Blocks() { pair_.Blocks(); }
+  // True: on its CPU others may want to run, so the guest thread shall not wait for it awake.
+  bool Blocks() {
+    pair_.Blocks();
+    return pair_.place() == Place::kTogether;
+  }
   void Unblocks() { pair_.Unblocks(); }
   // Any thread: the caller wakes the sentry thread that sleeps for the guest's call.
   void Waking() { pair_.Invite(); }
+  // The guest begins another program: what has run so far says nothing about it.
+  void Restart() { restarts_ = true; }
   // The context gets another guest thread.
-  void Reset() { pair_.Part(); }
+  void Reset() { pair_.Leave(); }
 
  private:
   using Place = CpuPair::Place;
@@ -86,6 +92,7 @@ class Handover {
   CpuSet& cpus_;
   CpuPair pair_;
   bool adopted_ = false;
+  bool restarts_ = false;
   const uint32_t spins_;
   int32_t score_ = 0;  // While apart.
   // While together.

@@ -157,8 +157,15 @@ Result<void> SystrapContext::SetFpu(const FpuState& state) {
 }
 
 void SystrapContext::ResetFpu() {
+  handover_.Restart();  // Hardly anybody but execve does this.
   fpu_ = InitialFpu();
   fpu_place_ = FpuPlace::kHere;
+}
+
+void SystrapContext::Blocks() {
+  if (!handover_.Blocks() || thread_ == nullptr) return;
+  // The turn is ours. What the stub handed over with has been read.
+  thread_->context.state.store(STATE_BLOCKED, std::memory_order_relaxed);
 }
 
 void SystrapContext::Interrupt() {

@@ -39,7 +39,7 @@ class SystrapContext final : public Context {
   void Interrupt() override;
   uint64_t GuestNs() const override;
   void SetIdentity(const Identity* identity) override ABSL_LOCKS_EXCLUDED(identity_mu_);
-  void Blocks() override { handover_.Blocks(); }
+  void Blocks() override;
   void Unblocks() override { handover_.Unblocks(); }
   void Waking() override { handover_.Waking(); }
   void GetFpu(FpuState& state) override;

@@ -37,6 +37,14 @@ void Flags::Custom(std::string name, std::function<absl::Status(std::string_view
   flags_.push_back({std::move(name), true, std::move(handler)});
 }
 
+void Flags::Ignore(std::string name, bool takes_value, std::function<void()> note) {
+  flags_.push_back(
+      {std::move(name), takes_value, [note = std::move(note)](std::string_view) -> absl::Status {
+         note();
+         return absl::OkStatus();
+       }});
+}
+
 const Flags::Flag* Flags::Find(std::string_view name) const {
   for (const Flag& flag : flags_) {
     if (flag.name == name) return &flag;

@@ -28,6 +28,9 @@ class Flags {
   // Runs for each value; its error is reported with the flag's name in front.
   void Custom(std::string name, std::function<absl::Status(std::string_view)> handler);
 
+  // Known and without effect; `note` is told. A switch may be given a value by "=".
+  void Ignore(std::string name, bool takes_value, std::function<void()> note);
+
   // Handles the flags at the head of `arguments` and returns what follows them.
   absl::StatusOr<std::span<const std::string>> Parse(std::span<const std::string> arguments) const;
 

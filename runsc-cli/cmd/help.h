@@ -13,6 +13,10 @@ inline constexpr std::string_view kSpecVersion = "1.2.0";
 std::string VersionText();
 // What the bare `runsc help` says.
 std::string OverviewText();
+// `runsc help COMMAND` of the others; empty if there is no such command.
+std::string CommandText(const std::string& command);
+// `runsc completion bash`.
+std::string CompletionText();
 // `runsc help do`.
 std::string DoText();
 

@@ -14,7 +14,8 @@
 namespace runsc {
 namespace {
 
-constexpr uint32_t kMagic = 0x4e4c5652;  // "RVLN"
+constexpr uint32_t kMagic = 0x4e4c5652;         // "RVLN"
+constexpr uint32_t kProcessMagic = 0x504c5652;  // "RVLP"
 constexpr uint32_t kVersion = 1;
 // More than execve's own limit on arguments and environment.
 constexpr size_t kBytesMax = 16 << 20;
@@ -41,6 +42,15 @@ class Encoder {
     (*this)(point.guest_path);
     (*this)(point.read_only);
     (*this)(point.is_directory);
+  }
+  void operator()(const GuestMount& mount) {
+    (*this)(mount.destination);
+    (*this)(mount.type);
+    (*this)(mount.source);
+    (*this)(mount.data);
+    (*this)(mount.attach);
+    (*this)(mount.flags);
+    (*this)(mount.is_directory);
   }
   std::string Take() { return std::move(bytes_); }
 
@@ -88,6 +98,15 @@ class Decoder {
     (*this)(point.read_only);
     (*this)(point.is_directory);
   }
+  void operator()(GuestMount& mount) {
+    (*this)(mount.destination);
+    (*this)(mount.type);
+    (*this)(mount.source);
+    (*this)(mount.data);
+    (*this)(mount.attach);
+    (*this)(mount.flags);
+    (*this)(mount.is_directory);
+  }
   bool complete() const { return ok_ && bytes_.empty(); }
 
  private:
@@ -104,73 +123,80 @@ class Decoder {
 };
 
 template <typename Config, typename Visitor>
+void VisitProcess(Config& config, Visitor& visit) {
+  visit(config.arguments);
+  visit(config.environment);
+  visit(config.cwd);
+  visit(config.uid);
+  visit(config.gid);
+  visit(config.groups);
+  visit(config.umask);
+  visit(config.ignored_signals);
+  visit(config.stdio_open);
+  visit(config.terminal);
+  visit(config.stdio_terminals);
+  visit(config.terminal_size);
+  visit(config.limits);
+  visit(config.has_capabilities);
+  visit(config.capabilities);
+  visit(config.no_new_privileges);
+  visit(config.oom_score_adjust);
+  visit(config.seccomp);
+}
+
+template <typename Config, typename Visitor>
 void Visit(Config& config, Visitor& visit) {
+  VisitProcess(config, visit);
   visit(config.attach_points);
   visit(config.debug);
   visit(config.has_log);
   visit(config.timing);
   visit(config.single_owner_view);
   visit(config.provoke_violation);
-  visit(config.arguments);
-  visit(config.environment);
-  visit(config.cwd);
   visit(config.host_name);
   visit(config.platform);
-  visit(config.uid);
-  visit(config.gid);
-  visit(config.groups);
-  visit(config.umask);
-  visit(config.ignored_signals);
   visit(config.rewrite);
   visit(config.strace);
-  visit(config.stdio_open);
-  visit(config.terminal);
-  visit(config.stdio_terminals);
-  visit(config.terminal_size);
   visit(config.network.own_stack);
   visit(config.network.links);
   visit(config.network.addresses);
   visit(config.network.routes);
   visit(config.network.neighbors);
-  visit(config.limits);
+  visit(config.container);
+  visit(config.domain_name);
+  visit(config.mounts);
+  visit(config.masked_paths);
+  visit(config.read_only_paths);
+  visit(config.sysctls);
+  visit(config.cpu_count);
+  visit(config.memory_bytes);
+  visit(config.tasks_max);
 }
 
 absl::Status HostError(const char* what) {
   return absl::InternalError(absl::StrCat("cannot ", what, ": ", strerror(errno)));
 }
 
-}  // namespace
-
-std::string EncodeBootConfig(const BootConfig& config) {
-  Encoder encoder;
-  encoder(kMagic);
-  encoder(kVersion);
-  Visit(config, encoder);
-  return encoder.Take();
+absl::Status WrongVersion() {
+  return absl::InvalidArgumentError(
+      "the start-up message is not of this version: runsc and its helpers must come from one "
+      "build");
 }
 
-absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes) {
-  Decoder decoder(bytes);
+absl::Status Damaged() {
+  return absl::InvalidArgumentError(
+      "the start-up message is damaged: runsc and its helpers must come from one build");
+}
+
+bool DecodeStart(Decoder& decoder, uint32_t magic_wanted) {
   uint32_t magic = 0;
   uint32_t version = 0;
   decoder(magic);
   decoder(version);
-  if (magic != kMagic || version != kVersion) {
-    return absl::InvalidArgumentError(
-        "the start-up message is not of this version: runsc and its helpers must come from one "
-        "build");
-  }
-  BootConfig config;
-  Visit(config, decoder);
-  if (!decoder.complete()) {
-    return absl::InvalidArgumentError(
-        "the start-up message is damaged: runsc and its helpers must come from one build");
-  }
-  return config;
+  return magic == magic_wanted && version == kVersion;
 }
 
-absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config) {
-  const std::string bytes = EncodeBootConfig(config);
+absl::StatusOr<base::Fd> WriteSealed(const std::string& bytes) {
   if (bytes.size() > kBytesMax) {
     return absl::InvalidArgumentError("the arguments and the environment are longer than 16 MiB");
   }
@@ -189,7 +215,7 @@ absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config) {
   return fd;
 }
 
-absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
+absl::StatusOr<std::string> ReadAll(int fd) {
   struct stat status{};
   if (fstat(fd, &status) != 0) return HostError("read the start-up message; start runsc instead");
   if (status.st_size <= 0 || static_cast<uint64_t>(status.st_size) > kBytesMax) {
@@ -204,7 +230,55 @@ absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
     if (got <= 0) return HostError("read the start-up message");
     done += static_cast<size_t>(got);
   }
-  return DecodeBootConfig(bytes);
+  return bytes;
+}
+
+}  // namespace
+
+std::string EncodeBootConfig(const BootConfig& config) {
+  Encoder encoder;
+  encoder(kMagic);
+  encoder(kVersion);
+  Visit(config, encoder);
+  return encoder.Take();
+}
+
+absl::StatusOr<BootConfig> DecodeBootConfig(std::span<const char> bytes) {
+  Decoder decoder(bytes);
+  if (!DecodeStart(decoder, kMagic)) return WrongVersion();
+  BootConfig config;
+  Visit(config, decoder);
+  if (!decoder.complete()) return Damaged();
+  return config;
+}
+
+absl::StatusOr<base::Fd> WriteBootConfig(const BootConfig& config) {
+  return WriteSealed(EncodeBootConfig(config));
+}
+
+absl::StatusOr<BootConfig> ReadBootConfig(int fd) {
+  const absl::StatusOr<std::string> bytes = ReadAll(fd);
+  if (!bytes.ok()) return bytes.status();
+  return DecodeBootConfig(*bytes);
+}
+
+absl::StatusOr<base::Fd> WriteProcessConfig(const ProcessConfig& config) {
+  Encoder encoder;
+  encoder(kProcessMagic);
+  encoder(kVersion);
+  VisitProcess(config, encoder);
+  return WriteSealed(encoder.Take());
+}
+
+absl::StatusOr<ProcessConfig> ReadProcessConfig(int fd) {
+  const absl::StatusOr<std::string> bytes = ReadAll(fd);
+  if (!bytes.ok()) return bytes.status();
+  Decoder decoder(*bytes);
+  if (!DecodeStart(decoder, kProcessMagic)) return WrongVersion();
+  ProcessConfig config;
+  VisitProcess(config, decoder);
+  if (!decoder.complete()) return Damaged();
+  return config;
 }
 
 }  // namespace runsc

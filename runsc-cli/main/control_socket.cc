@@ -16,6 +16,8 @@ struct Header {
   uint32_t kind;
   uint32_t text_bytes;
   int64_t value;
+  uint32_t request;
+  uint32_t reserved;
 };
 
 }  // namespace
@@ -28,38 +30,68 @@ absl::StatusOr<ControlEnds> CreateControlSocket() {
   return ControlEnds{base::Fd(ends[0]), base::Fd(ends[1])};
 }
 
-base::Result<void> SendFrame(int socket, FrameKind kind, int64_t value, std::string_view text) {
+base::Result<void> SendFrame(int socket, FrameKind kind, int64_t value, std::string_view text,
+                             uint32_t request, std::span<const int> fds) {
   text = text.substr(0, kFrameTextMax);
-  Header header{static_cast<uint32_t>(kind), static_cast<uint32_t>(text.size()), value};
+  fds = fds.first(std::min(fds.size(), kFrameFdsMax));
+  Header header{static_cast<uint32_t>(kind), static_cast<uint32_t>(text.size()), value, request, 0};
   iovec parts[2] = {{&header, sizeof(header)}, {const_cast<char*>(text.data()), text.size()}};
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFrameFdsMax)] = {};
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+    memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  }
   while (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
     if (errno != EINTR) return base::LastErrno();
   }
   return {};
 }
 
-base::Result<Frame> ReceiveFrame(int socket) {
+base::Result<Frame> ReceiveFrame(int socket, bool take_fds) {
   Header header{};
   char text[kFrameTextMax];
   iovec parts[2] = {{&header, sizeof(header)}, {text, sizeof(text)}};
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFrameFdsMax)] = {};
+  if (take_fds) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+  }
   ssize_t got = -1;
   while ((got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC)) < 0) {
     if (errno == ECONNRESET) return base::Errno(EPIPE);
     if (errno != EINTR) return base::LastErrno();
   }
+  Frame frame;
+  for (cmsghdr* part = take_fds ? CMSG_FIRSTHDR(&message) : nullptr; part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
+      frame.fds.emplace_back(fd);
+    }
+  }
   if (got == 0) return base::Errno(EPIPE);
   const auto bytes = static_cast<size_t>(got);
-  // No control buffer was offered, so descriptors that a peer sends are dropped by the kernel.
   if (bytes < sizeof(header) || header.text_bytes != bytes - sizeof(header))
     return base::Errno(EBADMSG);
-  return Frame{static_cast<FrameKind>(header.kind), header.value,
-               std::string(text, header.text_bytes)};
+  frame.kind = static_cast<FrameKind>(header.kind);
+  frame.request = header.request;
+  frame.value = header.value;
+  frame.text.assign(text, header.text_bytes);
+  return frame;
 }
 
 }  // namespace runsc

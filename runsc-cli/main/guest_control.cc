@@ -48,9 +48,10 @@ void GuestControl::Run() {
       _exit(kOwnFailure);
     }
     if (ends[0].revents == 0) continue;
-    const base::Result<Frame> frame = ReceiveFrame(control_);
+    base::Result<Frame> frame = ReceiveFrame(control_, /*take_fds=*/true);
     if (frame.ok()) {
-      on_frame_(frame.value());
+      Frame received = std::move(frame).value();
+      on_frame_(received);
     } else if (frame.error() != EBADMSG) {
       if (finishing_.load()) return;
       LOG_ERROR("runsc has gone: the sandbox ends");

@@ -15,7 +15,7 @@ namespace runsc {
 
 class GuestControl {
  public:
-  using Handler = std::function<void(const Frame&)>;
+  using Handler = std::function<void(Frame&)>;
 
   // Starts a host thread. `on_frame` gets what runsc sends. A line that ends ends the process, with
   // a line in the log: nobody is left to report to. Both descriptors are borrowed and outlive the

@@ -35,6 +35,7 @@ class TreeBuilder {
       : kernel_(kernel), files_(files), config_(config), devices_(devices) {}
 
   absl::Status Build() {
+    if (config_.container) return BuildContainer();
     if (absl::Status status = MountRoot(); !status.ok()) return status;
     if (absl::Status status = MountKernelFileSystems(); !status.ok()) return status;
     for (size_t i = 1; i < config_.attach_points.size(); ++i) {
@@ -54,7 +55,8 @@ class TreeBuilder {
   Result<sentry::FileSystemRef> Serve(const AttachPoint& attach, bool exclusive) {
     sentry::GoferOptions options;
     options.attach_name = attach.name;
-    options.read_only = attach.read_only;
+    // A container's root becomes read-only as a mount, once its mount points are there.
+    options.read_only = attach.read_only && !(config_.container && attach.guest_path == "/");
     options.exclusive = exclusive;
     return sentry::FileSystemRef(TRY(sentry::GoferFileSystem::Create(files_, options)));
   }
@@ -79,8 +81,6 @@ class TreeBuilder {
         sentry::PopulateDev(*dev.value()->root(), devices_.console != nullptr);
     if (!populated.ok()) return Failed("/dev", populated.error());
     RegisterTypes();
-    kernel_.vfs().SetCharacterDeviceOpener(
-        sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
     Result<sentry::FileSystemRef> shm = NewMemory(01777);
     if (!shm.ok()) return Failed("/dev/shm", shm.error());
     struct Entry {
@@ -106,9 +106,95 @@ class TreeBuilder {
     return absl::OkStatus();
   }
 
-  // What a guest with CAP_SYS_ADMIN may mount itself.
+  // --- An OCI container.
+  absl::Status BuildContainer() {
+    const AttachPoint& root = config_.attach_points.front();
+    Result<sentry::FileSystemRef> served = Serve(root, true);
+    if (!served.ok()) return Failed("the root", served.error());
+    const auto mounted = kernel_.vfs().MountRoot(std::move(served).value(), "rootfs", 0);
+    if (!mounted.ok()) return Failed("the root", mounted.error());
+    RegisterTypes();
+    for (const GuestMount& mount : config_.mounts) {
+      if (absl::Status status = MountOne(mount); !status.ok()) return status;
+    }
+    for (const std::string& path : config_.read_only_paths) {
+      if (absl::Status status = MakeReadOnly(path); !status.ok()) return status;
+    }
+    for (const std::string& path : config_.masked_paths) {
+      if (absl::Status status = Mask(path); !status.ok()) return status;
+    }
+    // Last: mount points had to be made.
+    if (root.read_only) mounted.value()->flags.fetch_or(MS_RDONLY);
+    return absl::OkStatus();
+  }
+
+  absl::Status MountOne(const GuestMount& mount) {
+    Result<sentry::FileSystemRef> made = MakeFileSystem(mount);
+    if (!made.ok() && made.error() == ENODEV) {
+      return absl::InvalidArgumentError(absl::StrCat("mounts: the type \"", mount.type, "\" of ",
+                                                     mount.destination, " is not known"));
+    }
+    if (!made.ok()) return Failed(mount.destination, made.error());
+    return Mount(mount.destination, std::move(made).value(), mount.source.c_str(), mount.flags,
+                 mount.is_directory);
+  }
+
+  Result<sentry::FileSystemRef> MakeFileSystem(const GuestMount& mount) {
+    if (!mount.attach.empty()) {
+      for (const AttachPoint& point : config_.attach_points) {
+        if (point.name == mount.attach) return Serve(point, false);
+      }
+      return base::Errno(ENODEV);
+    }
+    if (mount.type == "proc") return sentry::FileSystemRef(sentry::NewProc(kernel_));
+    if (mount.type == "sysfs") return sentry::FileSystemRef(sentry::NewSys(kernel_));
+    if (mount.type == "devpts") return sentry::FileSystemRef(devices_.dev_pts);
+    if (mount.type != "tmpfs" && mount.type != "mqueue" && mount.type != "cgroup" &&
+        mount.type != "cgroup2") {
+      return base::Errno(ENODEV);
+    }
+    sentry::TmpfsOptions options;
+    if (mount.type == "tmpfs") {
+      options = TRY(sentry::ParseTmpfsOptions(mount.data, kernel_.options().memory_bytes));
+    } else if (mount.type != "mqueue") {
+      options.mode = 0755;
+    }
+    sentry::FileSystemRef memory(sentry::Tmpfs::Create(kernel_.pool(), kernel_.clock(), options));
+    if (mount.destination == "/dev") {
+      TRY(sentry::PopulateDev(*memory->root(), devices_.console != nullptr));
+    }
+    return memory;
+  }
+
+  // What is not there needs no protection.
+  absl::Status MakeReadOnly(const std::string& path) {
+    const Result<sentry::Path> at = kernel_.vfs().WalkAsKernel(path);
+    if (!at.ok()) return absl::OkStatus();
+    const auto bound = kernel_.vfs().Bind(at.value(), at.value(), true);
+    if (!bound.ok()) return Failed(path, bound.error());
+    bound.value()->flags.fetch_or(MS_RDONLY);
+    return absl::OkStatus();
+  }
+
+  // A directory becomes an empty one, anything else /dev/null.
+  absl::Status Mask(const std::string& path) {
+    sentry::Vfs& vfs = kernel_.vfs();
+    const Result<sentry::Path> at = vfs.WalkAsKernel(path);
+    if (!at.ok()) return absl::OkStatus();
+    if (vfs.Walk(vfs.KernelCaller(), {}, path, {.directory_only = true}).ok()) {
+      return Mount(path, NewMemory(0755).value(), "tmpfs", MS_RDONLY, true);
+    }
+    const Result<sentry::Path> null = vfs.WalkAsKernel("/dev/null");
+    if (!null.ok()) return Failed(path, null.error());
+    const auto bound = vfs.Bind(null.value(), at.value(), false);
+    if (!bound.ok()) return Failed(path, bound.error());
+    return absl::OkStatus();
+  }
+
+  // What a guest with CAP_SYS_ADMIN may mount itself, and the devices.
   void RegisterTypes() {
     sentry::Vfs& vfs = kernel_.vfs();
+    vfs.SetCharacterDeviceOpener(sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
     const uint64_t memory_bytes = kernel_.options().memory_bytes;
     vfs.RegisterFileSystem(
         "tmpfs",

@@ -28,27 +28,7 @@ namespace {
 constexpr rlim_t kOpenFilesMin = 256;
 constexpr size_t kVolumesMax = 100;
 
-absl::StatusOr<base::Fd> OpenAttachPoint(const std::string& path, const char* what,
-                                         bool& is_directory) {
-  base::Fd fd(open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (!fd) {
-    return absl::NotFoundError(
-        absl::StrCat("cannot open the ", what, " ", path, ": ", strerror(errno)));
-  }
-  struct stat status{};
-  if (fstat(fd.get(), &status) != 0) {
-    return absl::InternalError(absl::StrCat("cannot look at ", path, ": ", strerror(errno)));
-  }
-  is_directory = S_ISDIR(status.st_mode);
-  if (faccessat(AT_FDCWD, path.c_str(), is_directory ? R_OK | X_OK : R_OK, AT_EACCESS) != 0) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("the ", what, " ", path, " is not readable: ", strerror(errno),
-                     "; change its mode, or run as its owner or as root"));
-  }
-  return fd;
-}
-
-absl::Status AddAttachPoints(const cmd::DoOptions& options, Prepared& prepared) {
+absl::Status AddAttachPoints(const cmd::DoOptions& options, SandboxSpec& prepared) {
   bool is_directory = false;
   auto root = OpenAttachPoint(options.root, "root", is_directory);
   if (!root.ok()) return root.status();
@@ -111,7 +91,29 @@ void AddCallerState(const cmd::DoOptions& options, BootConfig& config) {
   }
 }
 
-void AddStdio(BootConfig& config) {
+}  // namespace
+
+absl::StatusOr<base::Fd> OpenAttachPoint(const std::string& path, const char* what,
+                                         bool& is_directory) {
+  base::Fd fd(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!fd) {
+    return absl::NotFoundError(
+        absl::StrCat("cannot open the ", what, " ", path, ": ", strerror(errno)));
+  }
+  struct stat status{};
+  if (fstat(fd.get(), &status) != 0) {
+    return absl::InternalError(absl::StrCat("cannot look at ", path, ": ", strerror(errno)));
+  }
+  is_directory = S_ISDIR(status.st_mode);
+  if (faccessat(AT_FDCWD, path.c_str(), is_directory ? R_OK | X_OK : R_OK, AT_EACCESS) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("the ", what, " ", path, " is not readable: ", strerror(errno),
+                     "; change its mode, or run as its owner or as root"));
+  }
+  return fd;
+}
+
+void AddStdio(ProcessConfig& config) {
   config.stdio_open = 0;
   for (int fd = 0; fd < 3; ++fd) {
     if (fcntl(fd, F_GETFD) < 0) {
@@ -127,10 +129,9 @@ void AddStdio(BootConfig& config) {
   }
 }
 
-}  // namespace
-
-absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options) {
-  Prepared prepared;
+absl::StatusOr<SandboxSpec> Prepare(const cmd::DoOptions& options) {
+  SandboxSpec prepared;
+  prepared.debug_log = options.common.debug_log;
   BootConfig& config = prepared.config;
   AddStdio(config);
   const absl::Status attached = AddAttachPoints(options, prepared);

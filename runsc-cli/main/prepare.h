@@ -4,22 +4,21 @@
 // refused before anything runs.
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
 #include "runsc-cli/cmd/do.h"
-#include "runsc-cli/main/boot_config.h"
+#include "runsc-cli/main/sandbox.h"
 
 namespace runsc {
 
-struct Prepared {
-  BootConfig config;
-  std::vector<base::Fd> link_fds;    // In the order of config.network.links.
-  std::vector<base::Fd> attach_fds;  // O_PATH, in the order of config.attach_points.
-};
+absl::StatusOr<SandboxSpec> Prepare(const cmd::DoOptions& options);
 
-absl::StatusOr<Prepared> Prepare(const cmd::DoOptions& options);
+// A directory or file of the host for the gofer, O_PATH and readable. `what` is for the message.
+absl::StatusOr<base::Fd> OpenAttachPoint(const std::string& path, const char* what,
+                                         bool& is_directory);
+// Notes which of 0, 1, 2 the caller has open, and which are terminals. Closed ones are filled.
+void AddStdio(ProcessConfig& config);
 
 // The executable `name`, beside runsc or in ../libexec/ravelin, open for execution by any user. A
 // file that only its owner may execute is copied, since the sentry runs as nobody.

@@ -1,17 +1,17 @@
 #include "runsc-cli/main/run_guest.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/sysinfo.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "gofer/protocol/client.h"
 #include "platform/base/log.h"
 #include "platform/base/strings.h"
@@ -20,27 +20,22 @@
 #include "platform/stub/cpu_pair.h"
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/guest_control.h"
+#include "runsc-cli/main/guest_exec.h"
 #include "runsc-cli/main/guest_mounts.h"
 #include "runsc-cli/main/guest_network.h"
+#include "runsc-cli/main/guest_process.h"
 #include "runsc-cli/main/launch.h"
 #include "sentry/fs/devpts/devpts.h"
-#include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/loader/vdso.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/time/host_clock.h"
-#include "sentry/tty/console_pump.h"
 #include "syscalls/dispatch.h"
 
 namespace runsc {
 namespace {
 
-using base::Absl;
 using base::Result;
-
-// As a shell names the reasons why a program did not start.
-constexpr int kNotExecutable = 126;
-constexpr int kNotFound = 127;
 
 uint32_t CountCpus() {
   cpu_set_t set;
@@ -58,20 +53,16 @@ uint64_t HostMemoryBytes() {
 sentry::KernelOptions MakeKernelOptions(const BootConfig& config) {
   sentry::KernelOptions options;
   options.host_name = config.host_name;
+  if (!config.domain_name.empty()) options.domain_name = config.domain_name;
   options.cpu_count = CountCpus();
+  if (config.cpu_count != 0) options.cpu_count = std::min(options.cpu_count, config.cpu_count);
   options.memory_bytes = HostMemoryBytes();
+  if (config.memory_bytes != 0)
+    options.memory_bytes = std::min(options.memory_bytes, config.memory_bytes);
+  if (config.tasks_max != 0) options.tasks_max = config.tasks_max;
   options.strace = config.strace;
-  options.init_is_killable = true;
+  options.init_is_killable = !config.container;
   return options;
-}
-
-sentry::CredentialsRef MakeCredentials(const BootConfig& config) {
-  auto credentials = std::make_shared<sentry::Credentials>(*sentry::RootCredentials());
-  credentials->uid = credentials->euid = credentials->suid = credentials->fsuid = config.uid;
-  credentials->gid = credentials->egid = credentials->sgid = credentials->fsgid = config.gid;
-  credentials->groups = config.groups;
-  if (config.uid != 0) credentials->permitted = credentials->effective = 0;
-  return credentials;
 }
 
 class SandboxGuest : public Guest {
@@ -114,8 +105,11 @@ class SandboxGuest : public Guest {
       if (!network.ok()) return network;
     }
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
+    init_ =
+        std::make_unique<GuestProcess>(*kernel_, devices_.dev_pts, config_, std::move(fds_.stdio));
     if (config_.terminal) {
-      if (absl::Status status = StartConsole(); !status.ok()) return status;
+      if (absl::Status status = init_->OpenTerminal(); !status.ok()) return status;
+      devices_.console = init_->terminal();
     }
     absl::Status mounted = MountGuestTree(*kernel_, files_, config_, devices_);
     timing_.Note("has its tree");
@@ -125,136 +119,95 @@ class SandboxGuest : public Guest {
   std::string_view platform_name() const override { return platform_->name(); }
 
   int Run() override {
+    execs_ = std::make_unique<GuestExecs>(*kernel_, devices_.dev_pts, fds_.control.get());
     control_ = std::make_unique<GuestControl>(fds_.control.get(), files_->peer_fd(),
-                                              [this](const Frame& frame) { OnFrame(frame); });
-    sentry::ProcessArguments process = MakeProcess();
-    if (absl::Status status = OpenStdio(*process.fds); !status.ok())
-      return Fail(kOwnFailure, status.message());
-    const Result<int32_t> pid = kernel_->CreateProcess(process);
-    if (!pid.ok()) return FailToExecute(pid.error());
-    init_.store(pid.value());
+                                              [this](Frame& frame) { OnFrame(frame); });
+    if (config_.container) {
+      const GuestProcess::Failure missing = init_->Look();
+      if (missing.code != 0) return Fail(missing);
+      Send(FrameKind::kReady, 0);
+      start_.WaitForNotification();
+    }
+    const GuestProcess::Failure failure = init_->Start();
+    if (failure.code != 0) return Fail(failure);
+    init_pid_.store(init_->pid());
     timing_.Note("starts the guest");
-    (void)SendFrame(fds_.control.get(), FrameKind::kStarted, 0).ok();
-    const Result<int32_t> status = kernel_->WaitForExit(pid.value());
+    Send(FrameKind::kStarted, 0);
+    const int status = init_->WaitForExit();
     timing_.Note("sees the end of the guest");
     // What else runs in there goes with this process, which is what the end of a first process
     // means anyway; what it has written is written.
-    if (console_ != nullptr) console_->Finish();
     LOG_INFO("%s", sentry::Describe(kernel_->rewrite_stats()).c_str());
-    if (!status.ok()) return Fail(kOwnFailure, "the first process was lost");
-    const int code =
-        WIFSIGNALED(status.value()) ? 128 + WTERMSIG(status.value()) : WEXITSTATUS(status.value());
     control_->Finish();
-    (void)SendFrame(fds_.control.get(), FrameKind::kExited, code).ok();
-    return code;
+    Send(FrameKind::kExited, status);
+    return status;
   }
 
  private:
-  int Fail(int code, absl::string_view message) {
+  int Fail(const GuestProcess::Failure& failure) {
     control_->Finish();
-    const std::string line(message);
-    LOG_ERROR("%s", line.c_str());
-    (void)SendFrame(fds_.control.get(), FrameKind::kFailed, code, line).ok();
-    return code;
+    LOG_ERROR("%s", failure.message.c_str());
+    Send(FrameKind::kFailed, failure.code, failure.message);
+    return failure.code;
   }
 
-  int FailToExecute(base::Errno error) {
-    const std::string& program = config_.arguments.front();
-    const bool searched = program.find('/') == std::string::npos;
-    if (error == ENOENT && searched)
-      return Fail(kNotFound, absl::StrCat(program, ": command not found in the sandbox's PATH"));
-    if (error == ENOENT)
-      return Fail(kNotFound, absl::StrCat(program, ": no such file in the sandbox"));
-    if (error == ENOEXEC) {
-      return Fail(
-          kNotExecutable,
-          absl::StrCat(program,
-                       ": cannot execute: not a script and not a program for x86-64 Linux"));
-    }
-    return Fail(kNotExecutable,
-                absl::StrCat(program, ": cannot execute: ", strerror(error.value())));
+  // runsc reads its end at all times; if it does not any more, its end ends the sandbox.
+  void Send(FrameKind kind, int64_t value, std::string_view text = {}, uint32_t request = 0) {
+    (void)SendFrame(fds_.control.get(), kind, value, text, request).ok();
   }
-
-  absl::Status StartConsole() {
-    auto terminal = devices_.dev_pts->NewTerminal(*MakeCredentials(config_));
-    if (!terminal.ok()) return absl::ResourceExhaustedError("cannot make the sandbox's terminal");
-    devices_.console = std::move(terminal).value();
-    // One of the three is the host's terminal; output goes to the first that is.
-    int output = -1;
-    for (const int fd : {1, 2, 0}) {
-      if ((config_.stdio_terminals >> fd & 1) != 0 && output < 0) output = fd;
-    }
-    base::Fd host_output(dup(fds_.stdio[output].get()));
-    base::Fd host_input((config_.stdio_terminals & 1) != 0 ? dup(fds_.stdio[0].get()) : -1);
-    auto console =
-        sentry::ConsolePump::Start(devices_.console, std::move(host_input), std::move(host_output));
-    if (!console.ok()) return absl::ResourceExhaustedError("cannot connect the sandbox's terminal");
-    console_ = std::move(console).value();
-    console_->SetSize({config_.terminal_size.ws_row, config_.terminal_size.ws_col,
-                       config_.terminal_size.ws_xpixel, config_.terminal_size.ws_ypixel});
-    return absl::OkStatus();
-  }
-
-  sentry::ProcessArguments MakeProcess() {
-    sentry::ProcessArguments process;
-    process.argv = config_.arguments;
-    process.environment = config_.environment;
-    process.working_directory = config_.cwd;
-    process.fds = std::make_shared<sentry::FdTable>();
-    process.credentials = MakeCredentials(config_);
-    process.umask = config_.umask;
-    for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
-      const rlimit& limit = config_.limits[static_cast<size_t>(resource)];
-      process.limits.emplace_back(resource, sentry::ResourceLimit{limit.rlim_cur, limit.rlim_max});
-    }
-    process.terminal = devices_.console;
-    return process;
-  }
-
-  // Descriptors 0, 1 and 2: the console where the caller has a terminal, else the caller's own.
-  absl::Status OpenStdio(sentry::FdTable& table) {
-    const auto host_files = sentry::NewHostFileSystem(*kernel_);
-    constexpr uint64_t kFdLimit = 3;
-    for (int fd = 0; fd < 3; ++fd) {
-      if (!fds_.stdio[fd].valid()) continue;
-      Result<sentry::FileRef> file = base::Errno(ENOTTY);
-      if (console_ != nullptr && (config_.stdio_terminals >> fd & 1) != 0) {
-        file = OpenConsole();
-      } else {
-        file = sentry::NewHostFile(*kernel_, host_files, std::move(fds_.stdio[fd]),
-                                   {config_.uid, config_.gid});
-      }
-      if (!file.ok()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "cannot use descriptor ", fd, " in the sandbox: ", strerror(file.error().value())));
-      }
-      const Result<int32_t> number = table.Install(std::move(file).value(), false, kFdLimit, fd);
-      if (!number.ok())
-        return absl::InternalError(absl::StrCat("descriptor ", fd, " cannot be installed"));
-    }
-    return absl::OkStatus();
-  }
-
-  Result<sentry::FileRef> OpenConsole() {
-    if (console_file_ == nullptr) {
-      const sentry::Path path =
-          TRY(kernel_->vfs().WalkAsKernel(absl::StrCat("/dev/pts/", devices_.console->index())));
-      console_file_ =
-          TRY(devices_.console->OpenSlave(nullptr, path, O_RDWR, MakeCredentials(config_)));
-    }
-    return console_file_;
+  void Reply(const Frame& frame, const Result<void>& result) {
+    Send(FrameKind::kReply, result.ok() ? 0 : result.error().value(), {}, frame.request);
   }
 
   // On the control thread.
-  void OnFrame(const Frame& frame) {
-    if (frame.kind == FrameKind::kWindowSize && console_ != nullptr) {
-      const auto packed = static_cast<uint64_t>(frame.value);
-      console_->SetSize({static_cast<uint16_t>(packed), static_cast<uint16_t>(packed >> 16),
-                         static_cast<uint16_t>(packed >> 32), static_cast<uint16_t>(packed >> 48)});
-    } else if (frame.kind == FrameKind::kSignal && init_.load() != 0) {
-      const auto signal = static_cast<int32_t>(frame.value);
-      // A signal that init ignores or does not handle is lost, as kill(2) of a container's init is.
-      (void)kernel_->SignalForeground(init_.load(), signal).ok();
+  void OnFrame(Frame& frame) {
+    const auto signal = static_cast<int32_t>(frame.value);
+    switch (frame.kind) {
+      case FrameKind::kWindowSize:
+        OnWindowSize(frame);
+        break;
+      case FrameKind::kSignal:
+        // A signal that init ignores or does not handle is lost, as kill(2) of a container's init
+        // is.
+        if (init_pid_.load() != 0) (void)kernel_->SignalForeground(init_pid_.load(), signal).ok();
+        break;
+      case FrameKind::kStartGuest:
+        if (!start_.HasBeenNotified()) start_.Notify();
+        break;
+      case FrameKind::kSignalInit:
+        Reply(frame, kernel_->SignalProcess(init_pid_.load(), signal));
+        break;
+      case FrameKind::kSignalAll:
+        Reply(frame, kernel_->SignalAll(signal));
+        break;
+      case FrameKind::kExec:
+        execs_->Start(std::move(frame));
+        break;
+      case FrameKind::kExecSignal:
+        execs_->Signal(frame.request, signal);
+        break;
+      case FrameKind::kPause:
+        kernel_->Pause();
+        Reply(frame, {});
+        break;
+      case FrameKind::kResume:
+        kernel_->Resume();
+        Reply(frame, {});
+        break;
+      default:
+        break;
+    }
+  }
+
+  void OnWindowSize(const Frame& frame) {
+    const auto packed = static_cast<uint64_t>(frame.value);
+    const sentry::WindowSize size{
+        static_cast<uint16_t>(packed), static_cast<uint16_t>(packed >> 16),
+        static_cast<uint16_t>(packed >> 32), static_cast<uint16_t>(packed >> 48)};
+    if (frame.request == 0) {
+      init_->SetSize(size);
+    } else {
+      execs_->SetSize(frame.request, size);
     }
   }
 
@@ -270,10 +223,11 @@ class SandboxGuest : public Guest {
   std::shared_ptr<gofer::Client> files_;
   std::unique_ptr<sentry::Kernel> kernel_;
   GuestDevices devices_;
-  std::unique_ptr<sentry::ConsolePump> console_;
-  sentry::FileRef console_file_;
+  std::unique_ptr<GuestProcess> init_;
+  std::unique_ptr<GuestExecs> execs_;
+  absl::Notification start_;  // Of a container's first process.
   std::unique_ptr<GuestControl> control_;
-  std::atomic<int32_t> init_{0};
+  std::atomic<int32_t> init_pid_{0};
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 // From a started, caged sentry process to a running guest: the place where the sentry's concrete
 // parts meet.
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -18,8 +19,8 @@ struct GuestFds {
   base::Fd control;       // control_socket.h
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
-  std::vector<base::Fd> links;  // In the order of BootConfig::network.links.
-  base::Fd stdio[3];            // The caller's; empty where the caller had none.
+  std::vector<base::Fd> links;    // In the order of BootConfig::network.links.
+  std::array<base::Fd, 3> stdio;  // The caller's; empty where the caller had none.
 };
 
 class Guest {

@@ -12,6 +12,9 @@
 #include "runsc-cli/cmd/arguments.h"
 #include "runsc-cli/cmd/do.h"
 #include "runsc-cli/cmd/help.h"
+#include "runsc-cli/cmd/oci_options.h"
+#include "runsc-cli/main/container.h"
+#include "runsc-cli/main/install.h"
 #include "runsc-cli/main/launch.h"
 #include "runsc-cli/main/prepare.h"
 #include "runsc-cli/main/timing.h"
@@ -47,6 +50,7 @@ int Help(std::span<const std::string> arguments) {
   const std::string& topic = arguments[0];
   if (topic == "do") return Print(cmd::DoText());
   if (topic == "filters" || topic == "syscalls") return PrintTable(topic);
+  if (const std::string text = cmd::CommandText(topic); !text.empty()) return Print(text);
   return Complain("no help on \"" + topic + "\"; there is: do, filters, syscalls");
 }
 
@@ -54,11 +58,13 @@ int RunscMain(int argc, char** argv) {
   const uint64_t start_ns = MonotonicNs();
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
 
-  cmd::CommonOptions common;
+  cmd::GlobalOptions global;
+  cmd::CommonOptions& common = global.common;
   bool version = false;
   bool help = false;
   cmd::Flags flags("");
   cmd::AddCommonFlags(flags, common);
+  cmd::AddGlobalFlags(flags, global);
   flags.Switch("version", &version);
   flags.Switch("v", &version);
   flags.Switch("help", &help);
@@ -76,6 +82,20 @@ int RunscMain(int argc, char** argv) {
     const auto options = cmd::ParseDo(operands, common);
     if (!options.ok()) return Complain(std::string(options.status().message()));
     return RunDo(*options, start_ns);
+  }
+  if (command == "completion") {
+    if (operands.size() == 1 && operands[0] == "bash") return Print(cmd::CompletionText());
+    return Complain("\"completion\" takes the name of a shell: bash");
+  }
+  if (command == "install") return InstallRuntime(operands);
+  if (command == "uninstall") return UninstallRuntime(operands);
+  if (cmd::IsOciCommand(command)) {
+    const auto options = cmd::ParseOci(command, operands, global);
+    if (!options.ok()) {
+      fprintf(stderr, "runsc: %s\n", std::string(options.status().message()).c_str());
+      return 1;
+    }
+    return RunOciCommand(command, *options);
   }
   return Complain("unknown command \"" + command + "\"; there is: do, help; see \"runsc help\"");
 }

@@ -1,5 +1,9 @@
 #include "sentry/kernel/host_threads.h"
 
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -13,6 +17,17 @@ namespace {
 constexpr size_t kHostStackBytes = 256 * 1024;
 constexpr size_t kIdleMax = 8;
 constexpr absl::Duration kIdleTime = absl::Seconds(2);
+
+// A new thread starts where its creator is; so does one that waited, since to wake it on another
+// CPU costs more than many tasks live. The platform lets it go when it sees fit. Best effort.
+void BringHere(pid_t host_tid) {
+  const int cpu = sched_getcpu();
+  if (cpu < 0 || cpu >= CPU_SETSIZE) return;
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(static_cast<size_t>(cpu), &here);
+  sched_setaffinity(host_tid, sizeof(here), &here);
+}
 
 }  // namespace
 
@@ -37,6 +52,7 @@ base::Result<void> HostThreads::Run(std::shared_ptr<Task> task) {
       Idle* idle = idle_.back();
       idle_.pop_back();
       idle->task = std::move(task);
+      BringHere(idle->host_tid);
       idle->called.Signal();
       return {};
     }
@@ -74,6 +90,7 @@ void* HostThreads::ThreadMain(void* start) {
 
 std::shared_ptr<Task> HostThreads::Await() {
   Idle idle;
+  idle.host_tid = static_cast<pid_t>(syscall(SYS_gettid));
   const absl::MutexLock lock(&mu_);
   if (!stopping_ && idle_.size() < kIdleMax) {
     idle_.push_back(&idle);

@@ -5,6 +5,7 @@
 // for the next one. Threads that find none end: an idle sandbox keeps none.
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <memory>
@@ -33,6 +34,7 @@ class HostThreads {
   // A thread that waits; lives on its stack.
   struct Idle {
     absl::CondVar called;
+    pid_t host_tid = 0;
     std::shared_ptr<Task> task;
   };
   struct Start;
