@@ -121,6 +121,7 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("volume",
                [&options](std::string_view text) { return ParseVolume(text, options.volumes); });
 
+  flags.Text("network-namespace", &options.network_namespace);
   flags.Custom("memory", [&options](std::string_view text) {
     return ParseMemory(text, options.memory_bytes);
   });
@@ -132,13 +133,12 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
     return absl::InvalidArgumentError(
         "\"do\" needs a program to run, as in: runsc do -- bash; see \"runsc help do\"");
   }
-  if (options.common.network == "sandbox") {
-    return absl::InvalidArgumentError(
-        "flag --network=sandbox is for containers; \"do\" takes none (loopback only) or host");
-  }
   if (!options.cwd.empty() && !options.cwd.starts_with('/')) {
     return absl::InvalidArgumentError(
         absl::StrCat("flag --cwd needs an absolute path in the guest, not \"", options.cwd, "\""));
+  }
+  if (options.common.network != "sandbox" && !options.network_namespace.empty()) {
+    return absl::InvalidArgumentError("flag --network-namespace needs --network=sandbox");
   }
   options.command.assign(rest->begin(), rest->end());
   return options;

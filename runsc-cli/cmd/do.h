@@ -41,6 +41,7 @@ struct DoOptions {
   std::optional<uint32_t> gid;
   std::vector<Volume> volumes;
   uint64_t memory_bytes = 0;  // 0: what the host has to spare.
+  std::string network_namespace;  // Whose interfaces --network=sandbox takes over.
   // For tests of the cages: "sentry" or "gofer" makes that process call something that its filter
   // forbids.
   std::string provoke_violation;

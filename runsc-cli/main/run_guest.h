@@ -5,6 +5,7 @@
 
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
@@ -19,6 +20,7 @@ struct GuestFds {
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
   base::Fd network;               // With config.host_network: gofer::network::Client.
+  std::vector<base::Fd> links;    // In the order of BootConfig::network.links.
   std::array<base::Fd, 3> stdio;  // The caller's; empty where the caller had none.
 };
 

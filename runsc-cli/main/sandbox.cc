@@ -134,6 +134,7 @@ absl::Status Sandbox::StartSentry(const SandboxSpec& sandbox, const base::Fd& co
               network.get()};
   spec.timing_fd = timing_.fd();
   spec.timing_name = "sentry";
+  for (const base::Fd& fd : sandbox.link_fds) spec.fds.push_back(fd.get());
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();
