@@ -38,7 +38,8 @@ inline constexpr uint32_t kKeyView = 1, kKeyRead = 2, kKeyWrite = 4, kKeySearch 
 // /proc/sys/kernel/keys.
 struct KeyLimits {
   uint32_t keys_max = 200, bytes_max = 20000;
-  uint32_t root_keys_max = 1'000'000, root_bytes_max = 25'000'000;
+  // Linux gives root a million: here they are the sentry's memory, and looked through in lists.
+  uint32_t root_keys_max = 20'000, root_bytes_max = 25'000'000;
   uint32_t gc_delay_s = 300;  // Kept; what is dead goes at once.
 };
 
