@@ -13,6 +13,7 @@
 
 #include "catch2/catch.hpp"
 #include "platform/memory/memfd_pool.h"
+#include "platform/memory/pool_watch.h"
 
 namespace {
 
@@ -235,6 +236,31 @@ TEST_CASE("big ranges that nobody asks for go back to the host", "[memory]") {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   CHECK(pool->resident_bytes() == 0);
+}
+
+TEST_CASE("the pool tells once when more is given out than the mark", "[memory]") {
+  const std::unique_ptr<MemoryPool> pool = MemoryPool::Create().value();
+  platform::PoolWatch& watch = platform::WatchOf(*pool);
+  int told = 0;
+  watch.SetWatcher([&told] { ++told; });
+  REQUIRE(watch.Watch(64 << 10));
+  const PoolRange first = pool->Allocate(64 << 10).value();
+  CHECK(told == 0);
+  const PoolRange second = pool->Allocate(4096).value();
+  CHECK(told == 1);
+  CHECK_FALSE(watch.Watch(64 << 10));
+  const PoolRange third = pool->Allocate(4096).value();
+  CHECK(told == 1);
+  pool->DropReference(second);
+  pool->DropReference(third);
+  REQUIRE(watch.Watch(64 << 10));
+  pool->DropReference(pool->Allocate(8192).value());
+  CHECK(told == 2);
+  watch.SetWatcher(nullptr);
+  pool->DropReference(first);
+  CHECK_FALSE(watch.is_tight());
+  watch.SetTight(true);
+  CHECK(watch.is_tight());
 }
 
 }  // namespace
