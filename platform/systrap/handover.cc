@@ -17,7 +17,7 @@ constexpr uint32_t kCallsAtOnce = 64;
 // and when they take longer than this each, spinning would gain little.
 constexpr uint64_t kDenseNs = 15'000;
 // A running thread is moved to another CPU at a price of 50 us.
-constexpr uint32_t kCrowdedEnough = 8;
+constexpr uint32_t kCrowdedEnough = 4;
 
 }  // namespace
 
@@ -32,6 +32,12 @@ Handover::Patience Handover::Enter(pid_t thread, bool sleeps, int cpu) {
     adopted_ = true;
   }
   LeaveCpu(cpus_);
+  if (restarts_) [[unlikely]] {
+    restarts_ = false;
+    score_ = 0;
+    series_wanted_ = kSeriesMin;
+    Together(thread, -1);
+  }
   bool wakes = sleeps;
   switch (pair_.place()) {
     case Place::kTogether:

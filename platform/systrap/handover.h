@@ -65,6 +65,8 @@ class Handover {
   void Unblocks() { pair_.Unblocks(); }
   // Any thread: the caller wakes the sentry thread that sleeps for the guest's call.
   void Waking() { pair_.Invite(); }
+  // The guest begins another program: what has run so far says nothing about it.
+  void Restart() { restarts_ = true; }
   // The context gets another guest thread.
   void Reset() { pair_.Leave(); }
 
@@ -90,6 +92,7 @@ class Handover {
   CpuSet& cpus_;
   CpuPair pair_;
   bool adopted_ = false;
+  bool restarts_ = false;
   const uint32_t spins_;
   int32_t score_ = 0;  // While apart.
   // While together.

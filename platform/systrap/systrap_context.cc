@@ -157,6 +157,7 @@ Result<void> SystrapContext::SetFpu(const FpuState& state) {
 }
 
 void SystrapContext::ResetFpu() {
+  handover_.Restart();  // Hardly anybody but execve does this.
   fpu_ = InitialFpu();
   fpu_place_ = FpuPlace::kHere;
 }
