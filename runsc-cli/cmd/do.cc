@@ -97,6 +97,7 @@ void AddCommonFlags(Flags& flags, CommonOptions& options) {
   AddChoice(flags, "platform", &options.platform, {"auto", "systrap", "ptrace"});
   AddChoice(flags, "network", &options.network, {"none", "host", "sandbox"});
   AddChoice(flags, "rewrite", &options.rewrite, {"on", "off"});
+  AddChoice(flags, "file-access", &options.file_access, {"exclusive", "shared"});
   flags.Text("debug-log", &options.debug_log);
   flags.Switch("strace", &options.strace);
   flags.Switch("debug", &options.debug);
