@@ -387,6 +387,7 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
   }
   config.host_network = common.network != "none";
   config.platform = common.platform;
+  config.network.own_stack = common.network == "sandbox";
   config.rewrite = common.rewrite == "on";
   config.strace = common.strace;
   config.debug = common.debug;

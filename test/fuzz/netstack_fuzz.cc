@@ -207,6 +207,8 @@ class Target {
     Ip(kProtocolTcp, {segment, 20 + size}, 0);
   }
   void Handshake() {
+    while (link_->Take() != nullptr) {
+    }
     Segment(tcp::kSyn, 1000, 0);
     const PacketPtr answer = link_->Take();
     RAVELIN_CHECK(answer != nullptr);
