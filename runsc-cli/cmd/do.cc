@@ -108,6 +108,7 @@ void AddCommonFlags(Flags& flags, CommonOptions& options) {
     return absl::OkStatus();
   });
   AddChoice(flags, "rewrite", &options.rewrite, {"on", "off"});
+  AddChoice(flags, "file-access", &options.file_access, {"exclusive", "shared"});
   flags.Text("debug-log", &options.debug_log);
   flags.Switch("strace", &options.strace);
   flags.Switch("debug", &options.debug);

@@ -20,6 +20,8 @@ struct CommonOptions {
   std::string network = "none";   // none
   std::string debug_log;          // A directory; empty: no files.
   std::string rewrite = "on";     // on, off
+  // Whether only the sandbox changes a container's root while it runs: exclusive, shared.
+  std::string file_access = "exclusive";
   bool strace = false;
   bool debug = false;
   bool timing = false;

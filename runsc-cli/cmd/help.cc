@@ -35,6 +35,8 @@ Flags that may stand before any command, or after it:
                                    where messages go, and how they look
   --platform=auto|systrap|ptrace   how guest code is run
   --rewrite=on|off                 turn system calls that systrap sees often into jumps (default: on)
+  --file-access=exclusive|shared   whether others change a container's root while it runs (docker cp into it):
+                                   with "shared" nothing of it is cached
   --strace                         log each system call with decoded arguments
   --debug, --debug-log DIR         log more; write the logs of the three processes into DIR
   --timing                         say on standard error how long each step of the start took ("do")

@@ -162,7 +162,7 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.mounts);
   visit(config.masked_paths);
   visit(config.read_only_paths);
-  visit(config.sysctls);
+  visit(config.root_shared);
   visit(config.cpu_count);
   visit(config.memory_bytes);
   visit(config.tasks_max);

@@ -96,8 +96,8 @@ struct BootConfig : ProcessConfig {
   std::vector<GuestMount> mounts;
   std::vector<std::string> masked_paths;
   std::vector<std::string> read_only_paths;
-  std::vector<std::string> sysctls;  // name=value
-  uint32_t cpu_count = 0;            // What the guest sees; 0: the host's.
+  bool root_shared = false;  // Others change the root, too: nothing of it is cached.
+  uint32_t cpu_count = 0;    // What the guest sees; 0: the host's.
   uint64_t memory_bytes = 0;
   uint32_t tasks_max = 0;  // Of the guest; 0: the default.
 };

@@ -108,6 +108,7 @@ class Creator {
     auto composed = ComposeSandbox(spec_, bundle_, options_.global.common);
     if (!composed.ok()) return composed.status();
     for (const std::string& warning : composed->warnings) log_.Warning(warning);
+    if (options_.preserve_fds != 0) log_.Warning("--preserve-fds: without effect in the sandbox");
     SupervisorSetup setup;
     setup.sandbox = std::move(composed->sandbox);
     setup.console_socket = options_.console_socket;

@@ -59,7 +59,8 @@ int SentryMain() {
   const auto level = config->debug                       ? base::LogLevel::kDebug
                      : config->has_log || config->strace ? base::LogLevel::kInfo
                                                          : base::LogLevel::kWarning;
-  base::SetLogSink(config->has_log ? kLogFd : -1, level, "sentry");
+  // A container's standard error is its program's: without --debug-log our lines go to /dev/null.
+  base::SetLogSink(config->has_log || config->container ? kLogFd : -1, level, "sentry");
   platform::seccomp::ReportViolations();
 #ifdef RAVELIN_RELEASE
   // Debian's Abseil checks lock order in release builds, too: half of the time of a busy sentry.

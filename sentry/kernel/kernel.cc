@@ -12,10 +12,14 @@
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/host_poller.h"
 #include "sentry/kernel/job_control.h"
+#include "sentry/kernel/namespace_counts.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/small_namespaces.h"
 #include "sentry/kernel/task_exec.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/socket/network_namespace.h"
+#include "sentry/vfs/mounts.h"
 
 namespace sentry {
 namespace {
@@ -32,6 +36,18 @@ std::string_view SearchPath(const std::vector<std::string>& environment) {
   return kDefaultPath;
 }
 
+NamespacesRef FirstNamespaces(const KernelOptions& options) {
+  auto set = std::make_shared<NamespaceSet>();
+  set->uts = std::make_shared<UtsNamespace>(nullptr, options.host_name, options.domain_name,
+                                            kInitialUtsNumber);
+  set->ipc = std::make_shared<IpcNamespace>(nullptr, kInitialIpcNumber);
+  set->cgroup = std::make_shared<CgroupNamespace>(nullptr, kInitialCgroupNumber);
+  set->time = std::make_shared<TimeNamespace>(nullptr, kInitialTimeNumber);
+  set->time->frozen().store(true);
+  set->time_for_children = set->time;
+  return set;
+}
+
 }  // namespace
 
 Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher,
@@ -45,14 +61,15 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       boot_monotonic_ns_(clock.MonotonicNs()),
       boot_realtime_ns_(clock.RealtimeNs()),
       rewrite_stats_(std::make_unique<RewriteStats>()),
-      host_name_(options.host_name),
-      domain_name_(options.domain_name),
       vfs_(std::make_shared<Vfs>()),
       timers_(NewTimerService(clock)),
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
       anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
-      network_(std::make_shared<NetworkNamespace>()) {
+      network_(std::make_shared<NetworkNamespace>()),
+      namespace_counts_(std::make_unique<NamespaceCounts>()),
+      nsfs_device_(AllocateDevice()),
+      first_namespaces_(FirstNamespaces(options)) {
   // Without epoll on the host there are no files that need it: users of host_poller() check their
   // own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
@@ -109,26 +126,6 @@ void Kernel::WaitWhilePaused(Task& task) {
 
 // --- Names and users.
 
-std::string Kernel::host_name() const {
-  const absl::MutexLock lock(&name_mu_);
-  return host_name_;
-}
-
-std::string Kernel::domain_name() const {
-  const absl::MutexLock lock(&name_mu_);
-  return domain_name_;
-}
-
-void Kernel::set_host_name(std::string name) {
-  const absl::MutexLock lock(&name_mu_);
-  host_name_.swap(name);
-}
-
-void Kernel::set_domain_name(std::string name) {
-  const absl::MutexLock lock(&name_mu_);
-  domain_name_.swap(name);
-}
-
 std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
   const absl::MutexLock lock(&user_mu_);
   std::shared_ptr<UserAccount>& account = users_[uid];
@@ -137,6 +134,13 @@ std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
 }
 
 // --- Processes from outside.
+
+NamespacesRef Kernel::initial_namespaces() const {
+  auto set = std::make_shared<NamespaceSet>(*first_namespaces_);
+  set->mount = vfs_->mounts().initial();
+  set->network = network_;
+  return set;
+}
 
 base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, bool with_memory) {
   ResourceLimitValues limits = DefaultResourceLimits(options_.tasks_max);
@@ -151,6 +155,7 @@ base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, boo
   const Path root = arguments.root ? arguments.root : vfs_->root();
   init.fs = std::make_shared<FsContext>(root, root, arguments.umask);
   init.credentials = arguments.credentials != nullptr ? arguments.credentials : RootCredentials();
+  init.namespaces = initial_namespaces();
   init.name = "init";
 
   const absl::MutexLock lock(&pids_->tree_mu());

@@ -13,6 +13,7 @@
 #include "sentry/vfs/file_owner.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/inode_attachments.h"
+#include "sentry/vfs/mount.h"
 
 namespace sentry {
 
@@ -38,7 +39,10 @@ File::~File() {
   if (Inode::Attachments* attachments = path_.dentry->inode()->attachments_if_any()) {
     attachments->locks.ReleaseRecords(this);
     attachments->locks.ReleaseFlock(this);
-    if (has_write_access_) attachments->PutWriteAccess();
+    if (has_write_access_) {
+      attachments->PutWriteAccess();
+      path_.mount->writers().fetch_sub(1, std::memory_order_relaxed);
+    }
     AllowWrite();
   }
   if (!is_path_only()) NotifyPath(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
@@ -48,6 +52,7 @@ Result<void> File::TakeWriteAccess() {
   if (has_write_access_ || path_.dentry == nullptr) return {};
   TRY(path_.dentry->inode()->attachments().GetWriteAccess());
   has_write_access_ = true;
+  path_.mount->writers().fetch_add(1, std::memory_order_relaxed);
   return {};
 }
 
