@@ -182,10 +182,12 @@ Result<void> Tmpfs::Reconfigure(std::string_view text) {
 std::string Tmpfs::options() const {
   std::string text;
   const auto add = [&](const std::string& item) { text += text.empty() ? item : "," + item; };
-  if (pages_.limit() != 0 && !options_.size_unsaid)
+  const bool size_unsaid =
+      options_.size_unsaid && pages_.limit() == options_.size_bytes / kPageSize;
+  const bool inodes_unsaid = options_.inodes_unsaid && inodes_.limit() == options_.inodes_max;
+  if (pages_.limit() != 0 && !size_unsaid)
     add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
-  if (inodes_.limit() != 0 && !options_.inodes_unsaid)
-    add(absl::StrCat("nr_inodes=", inodes_.limit()));
+  if (inodes_.limit() != 0 && !inodes_unsaid) add(absl::StrCat("nr_inodes=", inodes_.limit()));
   if (options_.mode != 01777) add(absl::StrCat("mode=", Octal(options_.mode)));
   if (options_.uid != 0) add(absl::StrCat("uid=", options_.uid));
   if (options_.gid != 0) add(absl::StrCat("gid=", options_.gid));
