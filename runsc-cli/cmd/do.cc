@@ -136,6 +136,7 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("memory", [&options](std::string_view text) {
     return ParseMemory(text, options.memory_bytes);
   });
+  flags.Text("network-namespace", &options.network_namespace);
   AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer"});
 
   const auto rest = flags.Parse(arguments);
@@ -147,6 +148,9 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   if (!options.cwd.empty() && !options.cwd.starts_with('/')) {
     return absl::InvalidArgumentError(
         absl::StrCat("flag --cwd needs an absolute path in the guest, not \"", options.cwd, "\""));
+  }
+  if (options.common.network != "sandbox" && !options.network_namespace.empty()) {
+    return absl::InvalidArgumentError("flag --network-namespace needs --network=sandbox");
   }
   options.command.assign(rest->begin(), rest->end());
   return options;

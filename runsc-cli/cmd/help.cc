@@ -40,7 +40,7 @@ Flags that may stand before any command, or after it:
   --strace                         log each system call with decoded arguments
   --debug, --debug-log DIR         log more; write the logs of the three processes into DIR
   --timing                         say on standard error how long each step of the start took ("do")
-  --network=none                   loopback only
+  --network=none|sandbox           loopback only (default), or a TCP/IP of the sandbox's own
 Other flags of gVisor's runsc are accepted with a warning.
 )";
 }
@@ -94,7 +94,9 @@ CMD cannot be executed, 127 if it is not found.
                              there stays, unless :ro is given; may be repeated
   --memory SIZE              what the sandbox may use, like 512m or 2g (default: what the host has to spare);
                              a guest that wants more meets its OOM killer
-  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none, --strace, --debug,
+  --network-namespace PATH   with --network=sandbox: take over the interfaces of that network namespace,
+                             for instance /var/run/netns/NAME; addresses leave the host's stack
+  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none|sandbox, --strace, --debug,
   --debug-log DIR, --timing
                              as in "runsc help"
 )";

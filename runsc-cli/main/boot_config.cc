@@ -157,6 +157,11 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.platform);
   visit(config.rewrite);
   visit(config.strace);
+  visit(config.network.own_stack);
+  visit(config.network.links);
+  visit(config.network.addresses);
+  visit(config.network.routes);
+  visit(config.network.neighbors);
   visit(config.container);
   visit(config.domain_name);
   visit(config.mounts);

@@ -386,6 +386,7 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
         static_cast<uint32_t>(std::min<int64_t>(*spec.resources.pids_limit, 1 << 22));
   }
   config.platform = common.platform;
+  config.network.own_stack = common.network == "sandbox";
   config.rewrite = common.rewrite == "on";
   config.strace = common.strace;
   config.debug = common.debug;

@@ -75,6 +75,8 @@ int SentryMain() {
   fds.control = CloseOnExec(kControlFd);
   fds.gofer_memory = CloseOnExec(kGoferMemoryFd);
   fds.gofer_socket = CloseOnExec(kGoferSocketFd);
+  const int links_end = kFirstLinkFd + static_cast<int>(config->network.links.size());
+  for (int fd = kFirstLinkFd; fd < links_end; ++fd) fds.links.push_back(CloseOnExec(fd));
   for (int fd = 0; fd < 3; ++fd) {
     // Copies: descriptor 2 stays for our own last words whatever the guest closes.
     if ((config->stdio_open >> fd & 1) != 0)
