@@ -54,8 +54,12 @@ class MemfdPool final : public MemoryPool, public PoolWatch {
   uint64_t resident_bytes() const override;
   void SetWatcher(std::function<void()> crossed) override ABSL_LOCKS_EXCLUDED(watcher_mu_);
   bool Watch(uint64_t allocated_bytes_max) override ABSL_LOCKS_EXCLUDED(mu_);
-  void SetTight(bool refuse) override { tight_.store(refuse, std::memory_order_relaxed); }
-  bool is_tight() const override { return tight_.load(std::memory_order_relaxed); }
+  void Refuse(bool files, bool tasks) override {
+    refuses_files_.store(files, std::memory_order_relaxed);
+    refuses_tasks_.store(tasks, std::memory_order_relaxed);
+  }
+  bool refuses_files() const override { return refuses_files_.load(std::memory_order_relaxed); }
+  bool refuses_tasks() const override { return refuses_tasks_.load(std::memory_order_relaxed); }
 
  private:
   struct Segment {
@@ -120,7 +124,8 @@ class MemfdPool final : public MemoryPool, public PoolWatch {
 
   absl::Mutex watcher_mu_;
   std::function<void()> watcher_ ABSL_GUARDED_BY(watcher_mu_);
-  std::atomic<bool> tight_{false};
+  std::atomic<bool> refuses_files_{false};
+  std::atomic<bool> refuses_tasks_{false};
 };
 
 }  // namespace platform

@@ -18,9 +18,10 @@ class PoolWatch {
   virtual void SetWatcher(std::function<void()> crossed) = 0;
   // Sets the mark. False, and nothing is set, if it has been crossed already.
   virtual bool Watch(uint64_t allocated_bytes_max) = 0;
-  // What can be refused should be: pages for files, new processes.
-  virtual void SetTight(bool refuse) = 0;
-  virtual bool is_tight() const = 0;
+  // What is to be refused: pages for files; then new tasks, too.
+  virtual void Refuse(bool files, bool tasks) = 0;
+  virtual bool refuses_files() const = 0;
+  virtual bool refuses_tasks() const = 0;
 };
 
 // The pool's. It lives as long.

@@ -26,8 +26,10 @@ constexpr int64_t kAfterDeathNs = 50'000'000;
 constexpr int64_t kVictimNsMax = 2'000'000'000;
 constexpr int32_t kNever = -1000;  // OOM_SCORE_ADJ_MIN
 
-// Where what can be refused is refused.
-uint64_t TightFrom(uint64_t limit) { return limit / 16 * 15; }
+// Where files stop growing, and where there are no more tasks: a guest whose files are full must be
+// able to remove them.
+uint64_t FilesMax(uint64_t limit) { return limit / 16 * 15; }
+uint64_t TasksMax(uint64_t limit) { return limit / 64 * 63; }
 uint64_t WatchFrom(uint64_t limit) { return limit / 2; }
 
 uint64_t HeapBytes() {
@@ -85,7 +87,7 @@ void MemoryLimit::Await(int64_t wait_ns) {
 
 void MemoryLimit::Look() {
   const uint64_t charged = charged_bytes();
-  watch_.SetTight(charged > TightFrom(limit_bytes_));
+  watch_.Refuse(charged > FilesMax(limit_bytes_), charged > TasksMax(limit_bytes_));
   if (charged > limit_bytes_) {
     Kill(charged);
     return Await(kWaitNsMin);

@@ -66,7 +66,7 @@ base::Result<void> TaskClone::CheckFlags(Task& parent, const CloneArguments& arg
 }
 
 base::Result<void> TaskClone::CheckProcessLimit(Task& parent) {
-  if (platform::WatchOf(parent.kernel().pool()).is_tight()) return Errno(ENOMEM);
+  if (platform::WatchOf(parent.kernel().pool()).refuses_tasks()) return Errno(ENOMEM);
   const Credentials& credentials = parent.own_credentials();
   if (credentials.HasCapability(CAP_SYS_RESOURCE) || credentials.HasCapability(CAP_SYS_ADMIN))
     return {};

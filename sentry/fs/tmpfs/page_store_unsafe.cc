@@ -110,7 +110,7 @@ Result<size_t> PageStore::Write(uint64_t offset, std::span<const std::byte> data
 Result<void> PageStore::MakePages(uint64_t page, uint64_t wanted) {
   const auto next = runs_.upper_bound(page);
   wanted = std::min(wanted, kAllocationPagesMax);
-  if (platform::WatchOf(pool_).is_tight()) return Errno(ENOSPC);
+  if (platform::WatchOf(pool_).refuses_files()) return Errno(ENOSPC);
   if (next != runs_.end()) wanted = std::min(wanted, next->first - page);
   if (!quota_.Take(wanted)) {
     wanted = 1;  // Whatever still fits, page by page.

@@ -258,9 +258,10 @@ TEST_CASE("the pool tells once when more is given out than the mark", "[memory]"
   CHECK(told == 2);
   watch.SetWatcher(nullptr);
   pool->DropReference(first);
-  CHECK_FALSE(watch.is_tight());
-  watch.SetTight(true);
-  CHECK(watch.is_tight());
+  CHECK_FALSE(watch.refuses_files());
+  watch.Refuse(true, false);
+  CHECK(watch.refuses_files());
+  CHECK_FALSE(watch.refuses_tasks());
 }
 
 }  // namespace
