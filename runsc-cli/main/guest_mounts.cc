@@ -11,12 +11,14 @@
 #include "sentry/fs/dev/devices.h"
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
+#include "sentry/fs/mountable/mountable.h"
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
+#include "sentry/vfs/mounts.h"
 #include "sentry/vfs/vfs.h"
 
 namespace runsc {
@@ -97,7 +99,8 @@ class TreeBuilder {
         {"/dev", std::move(dev).value(), "dev", MS_NOSUID | MS_NOEXEC},
         {"/dev/pts", devices_.dev_pts, "devpts", MS_NOSUID | MS_NOEXEC},
         {"/dev/shm", std::move(shm).value(), "shm", MS_NOSUID | MS_NODEV},
-        {"/dev/mqueue", kernel_.ipc().mqueue_ref(), "mqueue", kSafe},
+        {"/dev/mqueue", sentry::IpcObjectsOf(kernel_, *kernel_.initial_namespaces()).mqueue_ref(),
+         "mqueue", kSafe},
     };
     for (const Entry& entry : entries) {
       if (absl::Status status =
@@ -173,10 +176,15 @@ class TreeBuilder {
   absl::Status MakeReadOnly(const std::string& path) {
     const Result<sentry::Path> at = kernel_.vfs().WalkAsKernel(path);
     if (!at.ok()) return absl::OkStatus();
-    const auto bound = kernel_.vfs().Bind(at.value(), at.value(), true);
+    const auto bound = Bind(at.value(), at.value(), true);
     if (!bound.ok()) return Failed(path, bound.error());
     bound.value()->flags.fetch_or(MS_RDONLY);
     return absl::OkStatus();
+  }
+
+  Result<sentry::MountRef> Bind(const sentry::Path& from, const sentry::Path& at, bool recursive) {
+    sentry::Mounts& mounts = kernel_.vfs().mounts();
+    return mounts.Bind(*mounts.initial(), from, at, recursive);
   }
 
   // A directory becomes an empty one, anything else /dev/null.
@@ -189,7 +197,7 @@ class TreeBuilder {
     }
     const Result<sentry::Path> null = vfs.WalkAsKernel("/dev/null");
     if (!null.ok()) return Failed(path, null.error());
-    const auto bound = vfs.Bind(null.value(), at.value(), false);
+    const auto bound = Bind(null.value(), at.value(), false);
     if (!bound.ok()) return Failed(path, bound.error());
     return absl::OkStatus();
   }
@@ -198,28 +206,7 @@ class TreeBuilder {
   void RegisterTypes() {
     sentry::Vfs& vfs = kernel_.vfs();
     vfs.SetCharacterDeviceOpener(sentry::NewDeviceOpener(devices_.dev_pts, devices_.console));
-    const uint64_t memory_bytes = kernel_.options().memory_bytes;
-    vfs.RegisterFileSystem(
-        "tmpfs",
-        [this_kernel = &kernel_, memory_bytes](
-            sentry::Task&, std::string_view options) -> Result<sentry::FileSystemRef> {
-          const sentry::TmpfsOptions parsed = TRY(sentry::ParseTmpfsOptions(options, memory_bytes));
-          return sentry::FileSystemRef(
-              sentry::Tmpfs::Create(this_kernel->pool(), this_kernel->clock(), parsed));
-        });
-    const auto add = [&](const char* type, auto make) {
-      vfs.RegisterFileSystem(type,
-                             [make, this_kernel = &kernel_](sentry::Task&, std::string_view)
-                                 -> Result<sentry::FileSystemRef> { return make(*this_kernel); });
-    };
-    add("proc", [](sentry::Kernel& kernel) { return sentry::NewProc(kernel); });
-    add("mqueue", [](sentry::Kernel& kernel) { return kernel.ipc().mqueue_ref(); });
-    add("sysfs", [](sentry::Kernel& kernel) { return sentry::NewSys(kernel); });
-    vfs.RegisterFileSystem("devpts",
-                           [dev_pts = devices_.dev_pts](
-                               sentry::Task&, std::string_view) -> Result<sentry::FileSystemRef> {
-                             return sentry::FileSystemRef(dev_pts);
-                           });
+    sentry::RegisterFileSystemTypes(kernel_);
   }
 
   absl::Status MountVolume(const AttachPoint& volume) {

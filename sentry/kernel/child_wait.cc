@@ -6,6 +6,7 @@
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace sentry {
@@ -60,7 +61,8 @@ bool ChildWait::ReportLocked(ThreadGroup& child, const WaitRequest& request, Wai
       return false;
     }
   }
-  result.pid = child.id();
+  // Reaping takes its names away.
+  result.pid = child.parent_ != nullptr ? SeenBy(*child.parent_, child.id()) : child.id();
   result.uid = child.leader_ != nullptr ? child.leader_->credentials()->uid : 0;
   result.usage = child.Usage();
   result.usage.Add(child.ChildrenUsage());

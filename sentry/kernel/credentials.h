@@ -9,6 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "sentry/kernel/namespace.h"
+
 namespace sentry {
 
 class Key;
@@ -32,9 +34,28 @@ struct Credentials {
   std::shared_ptr<Key> thread_keyring, process_keyring, session_keyring;
   int32_t request_key_keyring = 0;  // KEY_REQKEY_DEFL_*
 
-  bool HasCapability(int capability) const { return ((effective >> capability) & 1) != 0; }
+  // Where the capabilities count, and whose ids a guest with them sees; null: the initial one. The
+  // ids above are those of the initial namespace, always.
+  UserNamespaceRef user_namespace;
+
+  // Over what belongs to the sandbox as a whole: capable() of Linux. False in any user namespace
+  // but the initial one.
+  bool HasCapability(int capability) const {
+    return HasOwnCapability(capability) && user_namespace == nullptr;
+  }
+  // In its own user namespace.
+  bool HasOwnCapability(int capability) const { return ((effective >> capability) & 1) != 0; }
+  // Over what belongs to `target`: ns_capable().
+  bool HasCapabilityIn(const UserNamespaceRef& target, int capability) const;
+  // Over a file of `owner` and `group`: capable_wrt_inode_uidgid().
+  bool HasCapabilityOver(uint32_t owner, uint32_t group, int capability) const {
+    return HasOwnCapability(capability) && (user_namespace == nullptr || MapsOwner(owner, group));
+  }
   // True if `gid` is the file-system group or a supplementary one.
   bool InGroup(uint32_t group) const;
+
+ private:
+  bool MapsOwner(uint32_t owner, uint32_t group) const;
 };
 
 using CredentialsRef = std::shared_ptr<const Credentials>;

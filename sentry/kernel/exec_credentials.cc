@@ -8,9 +8,11 @@
 #include <cstring>
 #include <string>
 
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/vfs/dentry.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
+#include "sentry/vfs/mount.h"
 
 namespace sentry {
 namespace {
@@ -61,7 +63,9 @@ base::Result<ExecutableOwner> OwnerOf(File& file) {
   const std::shared_ptr<Inode> inode = file.inode();
   if (inode == nullptr) return owner;
   const base::Result<std::string> value = inode->GetXattr("security.capability");
-  if (value.ok()) owner.capabilities = TRY(ParseCapabilities(value.value()));
+  // File capabilities count in the namespace that the file system was mounted for.
+  const bool counts = mount == nullptr || mount->file_system->owner() == nullptr;
+  if (value.ok() && counts) owner.capabilities = TRY(ParseCapabilities(value.value()));
   return owner;  // No such attribute, or a file system without any.
 }
 
@@ -71,9 +75,16 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
   next->keep_capabilities = false;
   next->thread_keyring = next->process_keyring = nullptr;
   if (!old.no_new_privileges) {
-    if ((file.mode & S_ISUID) != 0) next->euid = file.uid;
+    // Of an owner without a name in the namespace the bits mean nothing.
+    const bool known =
+        UidToGlobal(old.user_namespace, 0) != kInvalidId &&
+        (old.user_namespace == nullptr ||
+         (old.user_namespace->FromGlobal(UserNamespace::IdKind::kUser, file.uid) != kInvalidId &&
+          old.user_namespace->FromGlobal(UserNamespace::IdKind::kGroup, file.gid) != kInvalidId));
+    const uint32_t mode = known ? file.mode : file.mode & ~static_cast<uint32_t>(S_ISUID | S_ISGID);
+    if ((mode & S_ISUID) != 0) next->euid = file.uid;
     // Without the group's execute bit, set-group-ID means mandatory locking.
-    if ((file.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) next->egid = file.gid;
+    if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) next->egid = file.gid;
   }
   // capabilities(7): P'(permitted) = (P(inheritable) & F(inheritable)) | (F(permitted) &
   // P(bounding)) | P'(ambient).
@@ -88,12 +99,13 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
     effective = file.capabilities->effective;
     if (effective && (file.capabilities->permitted & ~permitted) != 0) return Errno(EPERM);
   }
-  const bool root_is_special = !SecureBit(old, SECURE_NOROOT);
+  const uint32_t root = UidToGlobal(old.user_namespace, 0);
+  const bool root_is_special = !SecureBit(old, SECURE_NOROOT) && root != kInvalidId;
   // A set-user-ID-root file with capabilities gives just those to others than root.
-  const bool only_file = has_file_capabilities && next->euid == 0 && next->uid != 0;
-  if (root_is_special && !only_file && (next->euid == 0 || next->uid == 0)) {
+  const bool only_file = has_file_capabilities && next->euid == root && next->uid != root;
+  if (root_is_special && !only_file && (next->euid == root || next->uid == root)) {
     permitted = old.bounding | old.inheritable;
-    if (next->euid == 0) effective = true;
+    if (next->euid == root) effective = true;
   }
   const bool ids_differ = next->euid != old.uid || next->egid != old.gid;
   if (old.no_new_privileges && (ids_differ || (permitted & ~old.permitted) != 0)) {
@@ -110,7 +122,7 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
 
   ExecCredentials result;
   result.secure =
-      set_id || (next->uid != 0 && (effective || (next->permitted & ~next->ambient) != 0));
+      set_id || (next->uid != root && (effective || (next->permitted & ~next->ambient) != 0));
   result.ids_changed =
       next->euid != old.euid || next->egid != old.egid || (next->permitted & ~old.permitted) != 0;
   result.credentials = std::move(next);

@@ -15,6 +15,7 @@
 #include "absl/hash/hash.h"
 #include "platform/base/check.h"
 #include "sentry/kernel/futex_internal.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace sentry {
@@ -300,7 +301,7 @@ bool FutexTable::HandleFutexDeath(Task& task, UserAddr addr, bool pi, bool pendi
       Wake(memory, addr, 1);
       return true;
     }
-    if ((old_word & FUTEX_TID_MASK) != static_cast<uint32_t>(task.tid())) return true;
+    if ((old_word & FUTEX_TID_MASK) != static_cast<uint32_t>(SeenBy(task, task.tid()))) return true;
     const uint32_t new_word = (old_word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
     word = memory.CompareExchangeWord(addr, old_word, new_word);
     if (!word.ok() || word.value() != old_word) continue;

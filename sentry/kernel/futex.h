@@ -18,7 +18,9 @@
 
 namespace sentry {
 
+class PidView;
 class Task;
+using PidViewRef = std::shared_ptr<PidView>;
 
 inline constexpr uint32_t kFutexBitsetAny = ~uint32_t{0};
 inline constexpr size_t kFutexWaitvMax = 128;
@@ -109,6 +111,8 @@ class FutexTable {
     FutexKey key;
     int32_t owner_tid = 0;
     std::shared_ptr<Task> owner;
+    int32_t owner_in_word = 0;  // As the namespace of the caller calls it.
+    PidViewRef view = nullptr;
   };
   enum class PiTake : uint8_t { kTaken, kMustWait, kChanged };
   base::Result<PiWord> ReadPiWord(Task& task, base::UserAddr addr, bool shared)

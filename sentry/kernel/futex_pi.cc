@@ -17,6 +17,7 @@
 #include "sentry/kernel/futex_internal.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace sentry {
@@ -27,13 +28,20 @@ using base::UserAddr;
 
 namespace {
 constexpr int kChainMax = 1024;  // Linux: max_lock_depth.
+
+// As the task itself calls it.
+uint32_t InWord(const Task& task) { return static_cast<uint32_t>(SeenBy(task, task.tid())); }
 }  // namespace
 
 Result<FutexTable::PiWord> FutexTable::ReadPiWord(Task& task, UserAddr addr, bool shared) {
   MemoryManager& memory = task.memory();
   PiWord word{memory, addr, TRY(memory.GetFutexKey(addr, shared)), 0, nullptr};
-  word.owner_tid = static_cast<int32_t>(TRY(memory.LoadWord(addr)) & FUTEX_TID_MASK);
-  if (word.owner_tid != 0) word.owner = task.kernel().pids().FindTask(word.owner_tid);
+  word.view = task.group().pid_view();
+  word.owner_in_word = static_cast<int32_t>(TRY(memory.LoadWord(addr)) & FUTEX_TID_MASK);
+  if (word.owner_in_word == 0) return word;
+  word.owner = FindTaskFor(task, word.owner_in_word);
+  word.owner_tid = ToGlobal(task, word.owner_in_word);
+  if (word.owner_tid == 0) word.owner_tid = -1;  // Nobody, but not "free".
   return word;
 }
 
@@ -41,7 +49,8 @@ Result<FutexTable::PiWord> FutexTable::ReadPiWord(Task& task, UserAddr addr, boo
 Result<FutexTable::PiTake> FutexTable::TakePi(const PiWord& word, int32_t taker_tid,
                                               bool set_waiters) {
   const uint32_t old_word = TRY(word.memory.LoadWord(word.addr));
-  if (static_cast<int32_t>(old_word & FUTEX_TID_MASK) != word.owner_tid) return PiTake::kChanged;
+  if (static_cast<int32_t>(old_word & FUTEX_TID_MASK) != word.owner_in_word)
+    return PiTake::kChanged;
   if (word.owner_tid == taker_tid) return Errno(EDEADLK);
   const auto state = pi_states_.find(word.key);
   if (state != pi_states_.end()) {
@@ -51,7 +60,7 @@ Result<FutexTable::PiTake> FutexTable::TakePi(const PiWord& word, int32_t taker_
   }
   uint32_t new_word = old_word | FUTEX_WAITERS;
   if (word.owner_tid == 0) {
-    new_word = (old_word & FUTEX_OWNER_DIED) | static_cast<uint32_t>(taker_tid);
+    new_word = (old_word & FUTEX_OWNER_DIED) | static_cast<uint32_t>(SeenBy(word.view, taker_tid));
     if (set_waiters) new_word |= FUTEX_WAITERS;
   } else if (word.owner == nullptr || word.owner->left_futexes_) {
     return Errno(ESRCH);
@@ -147,12 +156,13 @@ Result<void> FutexTable::UnlockPi(Task& task, UserAddr addr, bool shared) {
   while (true) {
     const absl::MutexLock lock(&pi_mu_);
     const uint32_t old_word = TRY(memory.LoadWord(addr));
-    if (static_cast<int32_t>(old_word & FUTEX_TID_MASK) != task.tid()) return Errno(EPERM);
+    if (static_cast<int32_t>(old_word & FUTEX_TID_MASK) != SeenBy(task, task.tid()))
+      return Errno(EPERM);
     const auto state = pi_states_.find(key);
     uint32_t new_word = 0;
     if (state != pi_states_.end()) {
       if (state->second->owner_tid != task.tid()) return Errno(EINVAL);
-      new_word = FUTEX_WAITERS | static_cast<uint32_t>(state->second->waiters.front()->task->tid());
+      new_word = FUTEX_WAITERS | InWord(*state->second->waiters.front()->task);
     }
     if (TRY(memory.CompareExchangeWord(addr, old_word, new_word)) != old_word) continue;
     if (state != pi_states_.end()) HandOver(key);
@@ -252,8 +262,7 @@ void FutexTable::ExitPiState(Task& task, bool final) {
   }
   for (const FutexKey& key : held) {
     const FutexWaiter& first = *pi_states_[key]->waiters.front();
-    const uint32_t new_word =
-        FUTEX_WAITERS | FUTEX_OWNER_DIED | static_cast<uint32_t>(first.task->tid());
+    const uint32_t new_word = FUTEX_WAITERS | FUTEX_OWNER_DIED | InWord(*first.task);
     // A word that cannot be written any more is the new owner's problem.
     Result<uint32_t> old_word = first.memory->LoadWord(first.pi_addr);
     while (old_word.ok()) {

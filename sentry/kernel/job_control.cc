@@ -6,6 +6,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_delivery.h"
 
@@ -116,12 +117,12 @@ bool JobControl::IsControlling(Task& task, const ControllingTerminal& terminal) 
 base::Result<int32_t> JobControl::Foreground(Task& task, const ControllingTerminal& terminal) {
   if (!IsControlling(task, terminal)) return Errno(ENOTTY);
   const int32_t id = task.group().terminal_foreground();
-  return id < 0 ? 0 : id;
+  return id < 0 ? 0 : SeenBy(task, id);
 }
 
 base::Result<int32_t> JobControl::TerminalSession(Task& task, const ControllingTerminal& terminal) {
   if (!IsControlling(task, terminal)) return Errno(ENOTTY);
-  return task.group().session_id();
+  return SeenBy(task, task.group().session_id());
 }
 
 base::Result<void> JobControl::SetForeground(Task& task, ControllingTerminal& terminal,
@@ -130,6 +131,7 @@ base::Result<void> JobControl::SetForeground(Task& task, ControllingTerminal& te
   const base::Result<void> access = CheckAccess(task, terminal, SIGTTOU);
   if (!access.ok()) return access.error() == EIO ? base::Result<void>(Errno(ENOTTY)) : access;
   if (pgid < 0) return Errno(EINVAL);
+  pgid = ToGlobal(task, pgid);
   PidNamespace& pids = task.kernel().pids();
   const absl::MutexLock lock(&pids.tree_mu());
   Session& session = *task.group().process_group_->session;

@@ -8,18 +8,20 @@
 
 #include "absl/time/time.h"
 #include "sentry/fs/anon/anonymous_files.h"
-#include "sentry/fs/mqueue/mqueue.h"
-#include "sentry/ipc/ipc_namespace.h"
 #include "sentry/kernel/child_wait.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/host_poller.h"
 #include "sentry/kernel/job_control.h"
+#include "sentry/kernel/namespace_counts.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/small_namespaces.h"
 #include "sentry/kernel/task_exec.h"
 #include "sentry/keys/keys.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/socket/network_namespace.h"
 #include "sentry/vfs/lease.h"
+#include "sentry/vfs/mounts.h"
 
 namespace sentry {
 namespace {
@@ -36,6 +38,18 @@ std::string_view SearchPath(const std::vector<std::string>& environment) {
   return kDefaultPath;
 }
 
+NamespacesRef FirstNamespaces(const KernelOptions& options) {
+  auto set = std::make_shared<NamespaceSet>();
+  set->uts = std::make_shared<UtsNamespace>(nullptr, options.host_name, options.domain_name,
+                                            kInitialUtsNumber);
+  set->ipc = std::make_shared<IpcNamespace>(nullptr, kInitialIpcNumber);
+  set->cgroup = std::make_shared<CgroupNamespace>(nullptr, kInitialCgroupNumber);
+  set->time = std::make_shared<TimeNamespace>(nullptr, kInitialTimeNumber);
+  set->time->frozen().store(true);
+  set->time_for_children = set->time;
+  return set;
+}
+
 }  // namespace
 
 Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatcher& dispatcher,
@@ -49,18 +63,17 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       boot_monotonic_ns_(clock.MonotonicNs()),
       boot_realtime_ns_(clock.RealtimeNs()),
       rewrite_stats_(std::make_unique<RewriteStats>()),
-      host_name_(options.host_name),
-      domain_name_(options.domain_name),
       vfs_(std::make_shared<Vfs>()),
       timers_(NewTimerService(clock)),
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
       anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
-      ipc_(std::make_shared<IpcNamespace>(pool, clock)),
       keys_(std::make_shared<KeyRegistry>(clock, random)),
       leases_(std::make_shared<LeaseSettings>()),
-      network_(std::make_shared<NetworkNamespace>()) {
-  ipc_->set_mqueue(MqueueFileSystem::Make(*this));
+      network_(std::make_shared<NetworkNamespace>()),
+      namespace_counts_(std::make_unique<NamespaceCounts>()),
+      nsfs_device_(AllocateDevice()),
+      first_namespaces_(FirstNamespaces(options)) {
   // Without epoll on the host there are no files that need it: users of host_poller() check their
   // own set-up.
   base::Result<std::unique_ptr<HostPoller>> poller = NewHostPoller();
@@ -117,26 +130,6 @@ void Kernel::WaitWhilePaused(Task& task) {
 
 // --- Names and users.
 
-std::string Kernel::host_name() const {
-  const absl::MutexLock lock(&name_mu_);
-  return host_name_;
-}
-
-std::string Kernel::domain_name() const {
-  const absl::MutexLock lock(&name_mu_);
-  return domain_name_;
-}
-
-void Kernel::set_host_name(std::string name) {
-  const absl::MutexLock lock(&name_mu_);
-  host_name_.swap(name);
-}
-
-void Kernel::set_domain_name(std::string name) {
-  const absl::MutexLock lock(&name_mu_);
-  domain_name_.swap(name);
-}
-
 std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
   const absl::MutexLock lock(&user_mu_);
   std::shared_ptr<UserAccount>& account = users_[uid];
@@ -145,6 +138,13 @@ std::shared_ptr<UserAccount> Kernel::UserAccountOf(uint32_t uid) {
 }
 
 // --- Processes from outside.
+
+NamespacesRef Kernel::initial_namespaces() const {
+  auto set = std::make_shared<NamespaceSet>(*first_namespaces_);
+  set->mount = vfs_->mounts().initial();
+  set->network = network_;
+  return set;
+}
 
 base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, bool with_memory) {
   ResourceLimitValues limits = DefaultResourceLimits(options_.tasks_max);
@@ -159,6 +159,7 @@ base::Result<TaskRef> Kernel::MakeProcess(const ProcessArguments& arguments, boo
   const Path root = arguments.root ? arguments.root : vfs_->root();
   init.fs = std::make_shared<FsContext>(root, root, arguments.umask);
   init.credentials = arguments.credentials != nullptr ? arguments.credentials : RootCredentials();
+  init.namespaces = initial_namespaces();
   init.name = "init";
 
   const absl::MutexLock lock(&pids_->tree_mu());

@@ -26,8 +26,8 @@ namespace sentry {
 class AnonymousFiles;
 class FutexTable;
 class HostPoller;
-class IpcNamespace;
 class KeyRegistry;
+class NamespaceCounts;
 class NetworkNamespace;
 class Vdso;
 struct LeaseSettings;
@@ -101,9 +101,12 @@ class Kernel {
   AnonymousFiles& anonymous_files() {
     return *anonymous_files_;
   }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
-  LeaseSettings& leases() { return *leases_; }       // sentry/vfs/lease.h
-  KeyRegistry& keys() { return *keys_; }             // sentry/keys/keys.h
-  IpcNamespace& ipc() { return *ipc_; }              // sentry/ipc/ipc_namespace.h
+  LeaseSettings& leases() { return *leases_; }  // sentry/vfs/lease.h
+  KeyRegistry& keys() { return *keys_; }        // sentry/keys/keys.h
+  NamespaceCounts& namespace_counts() { return *namespace_counts_; }
+  uint64_t nsfs_device() const { return nsfs_device_; }
+  // Those of a process that is started from outside.
+  NamespacesRef initial_namespaces() const;
   NetworkNamespace& network() { return *network_; }  // sentry/socket/network_namespace.h
 
   // Mapped into each new program; null: none. Set before the first process, normally to the clock
@@ -136,12 +139,6 @@ class Kernel {
   void Resume() ABSL_LOCKS_EXCLUDED(life_mu_);
   bool IsPaused() const { return paused_.load(std::memory_order_acquire); }
 
-  // --- Names (uname(2)). Any thread.
-  std::string host_name() const ABSL_LOCKS_EXCLUDED(name_mu_);
-  std::string domain_name() const ABSL_LOCKS_EXCLUDED(name_mu_);
-  void set_host_name(std::string name) ABSL_LOCKS_EXCLUDED(name_mu_);
-  void set_domain_name(std::string name) ABSL_LOCKS_EXCLUDED(name_mu_);
-
   // Monotonic and real time when the kernel started.
   int64_t boot_monotonic_ns() const { return boot_monotonic_ns_; }
   int64_t boot_realtime_ns() const { return boot_realtime_ns_; }
@@ -171,10 +168,6 @@ class Kernel {
   std::atomic<uint64_t> forks_{0};
   const std::unique_ptr<RewriteStats> rewrite_stats_;
 
-  mutable absl::Mutex name_mu_;
-  std::string host_name_ ABSL_GUARDED_BY(name_mu_);
-  std::string domain_name_ ABSL_GUARDED_BY(name_mu_);
-
   absl::Mutex user_mu_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<UserAccount>> users_ ABSL_GUARDED_BY(user_mu_);
 
@@ -190,10 +183,12 @@ class Kernel {
   std::shared_ptr<PidNamespace> pids_;
   std::shared_ptr<HostPoller> host_poller_;
   std::shared_ptr<AnonymousFiles> anonymous_files_;
-  std::shared_ptr<IpcNamespace> ipc_;
   std::shared_ptr<KeyRegistry> keys_;
   std::shared_ptr<LeaseSettings> leases_;
   std::shared_ptr<NetworkNamespace> network_;
+  const std::unique_ptr<NamespaceCounts> namespace_counts_;
+  const uint64_t nsfs_device_;
+  const NamespacesRef first_namespaces_;  // But for mounts and network.
   std::shared_ptr<const Vdso> vdso_;
   // The last: its threads use everything above.
   HostThreads host_threads_;

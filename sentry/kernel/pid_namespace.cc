@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "platform/base/check.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace sentry {
@@ -108,6 +109,7 @@ base::Result<int32_t> PidNamespace::ReserveIdLocked(int32_t wanted) {
   if (wanted != 0) {
     if (wanted < 0 || wanted >= kIdMax) return Errno(EINVAL);
     if (InUseLocked(wanted)) return Errno(EEXIST);
+    ForgetNamesLocked(wanted);
     tasks_[wanted] = nullptr;
     return wanted;
   }
@@ -119,13 +121,39 @@ base::Result<int32_t> PidNamespace::ReserveIdLocked(int32_t wanted) {
     }
     last_id_ = next;
     if (InUseLocked(next)) continue;
+    ForgetNamesLocked(next);
     tasks_[next] = nullptr;
     return next;
   }
   return Errno(EAGAIN);
 }
 
-void PidNamespace::ReleaseIdLocked(int32_t id) { tasks_.erase(id); }
+void PidNamespace::ReleaseIdLocked(int32_t id) {
+  tasks_.erase(id);
+  ForgetNamesLocked(id);
+}
+
+base::Result<void> PidNamespace::AddNamesLocked(int32_t id, const PidViewRef& view,
+                                                const std::vector<int32_t>& wanted) {
+  size_t next = 0;
+  for (PidView* each = view.get(); each != nullptr; each = each->parent().get(), ++next) {
+    const auto added = each->Add(id, next < wanted.size() ? wanted[next] : 0);
+    if (added.ok()) continue;
+    for (PidView* undo = view.get(); undo != each; undo = undo->parent().get()) undo->Remove(id);
+    return added.error();
+  }
+  if (view != nullptr) nested_[id] = view;
+  return {};
+}
+
+void PidNamespace::ForgetNamesLocked(int32_t id) {
+  if (nested_.empty() || InUseLocked(id)) return;
+  const auto found = nested_.find(id);
+  if (found == nested_.end()) return;
+  for (PidView* each = found->second.get(); each != nullptr; each = each->parent().get())
+    each->Remove(id);
+  nested_.erase(found);
+}
 
 void PidNamespace::InsertLocked(const TaskRef& task, ThreadGroup* parent, int32_t parent_tid) {
   ThreadGroup& group = task->group();
@@ -156,18 +184,23 @@ void PidNamespace::EraseTaskLocked(Task& task) {
   const auto position = std::find_if(group.tasks_.begin(), group.tasks_.end(),
                                      [&](const TaskRef& member) { return member.get() == &task; });
   if (position != group.tasks_.end()) group.tasks_.erase(position);
-  tasks_.erase(task.tid());
-  if (group.leader_.get() != &task) return;
-  group.leader_.reset();
-  groups_.erase(group.id());
-  LeaveProcessGroupLocked(group);
+  const int32_t tid = task.tid();
+  tasks_.erase(tid);
+  if (group.leader_.get() == &task) {
+    group.leader_.reset();
+    groups_.erase(group.id());
+    LeaveProcessGroupLocked(group);
+  }
+  ForgetNamesLocked(tid);
 }
 
 void PidNamespace::TakeOverLeaderIdLocked(Task& task) {
   ThreadGroup& group = task.group();
   const TaskRef old_leader = group.leader_;
   const TaskRef self = task.shared_from_this();
-  tasks_.erase(task.tid());
+  const int32_t old_tid = task.tid();
+  tasks_.erase(old_tid);
+  ForgetNamesLocked(old_tid);
   std::erase(group.tasks_, old_leader);
   old_leader->tid_.store(0, std::memory_order_relaxed);
   task.tid_.store(group.id(), std::memory_order_relaxed);
@@ -201,10 +234,14 @@ void PidNamespace::LeaveProcessGroupLocked(ThreadGroup& group) {
   if (!old->members.empty()) return;
   const auto found = process_groups_.find(old->id);
   if (found != process_groups_.end() && found->second.lock() == old) process_groups_.erase(found);
+  const int32_t old_id = old->id;
   const Session& session = *old->session;
+  const int32_t session_id = session.id;
   const auto own = sessions_.find(session.id);
   const bool last = old.use_count() == 1 && old->session.use_count() == 1;
   if (last && own != sessions_.end() && own->second.lock() == old->session) sessions_.erase(own);
+  ForgetNamesLocked(old_id);
+  ForgetNamesLocked(session_id);
 }
 
 }  // namespace sentry

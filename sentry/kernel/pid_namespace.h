@@ -50,6 +50,12 @@ class PidNamespace {
   // A free id, or `wanted` if that is not 0. EAGAIN when there are no more, EEXIST if `wanted` is
   // taken. The id is taken at once: it becomes a task's by Insert or is given back by ReleaseId.
   base::Result<int32_t> ReserveIdLocked(int32_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
+  // Names for `id` in `view` and the namespaces around it, innermost first; `wanted` has one for
+  // each of the innermost, 0 where any will do. Forgotten once the id is free. PidView::Add's
+  // errors.
+  base::Result<void> AddNamesLocked(int32_t id, const PidViewRef& view,
+                                    const std::vector<int32_t>& wanted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   void ReleaseIdLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   // `id` was the last one given out and nobody has seen it: it is given out next. So a failed start
   // leaves pid 1 free.
@@ -83,6 +89,8 @@ class PidNamespace {
 
  private:
   friend class JobControl;
+  // Takes the names of `id` away if nothing bears it any more.
+  void ForgetNamesLocked(int32_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tree_mu_);
   bool InUseLocked(int32_t id) const ABSL_SHARED_LOCKS_REQUIRED(tree_mu_);
 
   const uint64_t tasks_max_;
@@ -92,6 +100,7 @@ class PidNamespace {
   absl::flat_hash_map<int32_t, std::weak_ptr<ProcessGroup>> process_groups_
       ABSL_GUARDED_BY(tree_mu_);
   absl::flat_hash_map<int32_t, std::weak_ptr<Session>> sessions_ ABSL_GUARDED_BY(tree_mu_);
+  absl::flat_hash_map<int32_t, PidViewRef> nested_ ABSL_GUARDED_BY(tree_mu_);  // Who has names.
   int32_t last_id_ ABSL_GUARDED_BY(tree_mu_) = 0;
   bool wrapped_ ABSL_GUARDED_BY(tree_mu_) = false;
 };

@@ -4,6 +4,9 @@
 
 #include <utility>
 
+#include "sentry/kernel/current_task.h"
+#include "sentry/kernel/pid_view.h"
+
 namespace sentry {
 
 PidFile::PidFile(Task& task, std::shared_ptr<ThreadGroup> group, TaskRef thread, uint32_t flags)
@@ -24,7 +27,10 @@ PollMask PidFile::Poll(PollMask interest) {
 }
 
 std::string PidFile::FdInfo() const {
-  const std::string id = std::to_string(pid());
+  const Task* reader = CurrentTask();
+  const int32_t number = pid();
+  const std::string id =
+      std::to_string(reader == nullptr || number < 0 ? number : SeenBy(*reader, number));
   return "Pid:\t" + id + "\nNSpid:\t" + id + "\n";
 }
 

@@ -12,6 +12,9 @@
 
 #include "sentry/ipc/semaphores.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/pid_view.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/signal/signal_delivery.h"
 
 namespace sentry {
@@ -46,6 +49,7 @@ Task::Task(Kernel& kernel, TaskInit init)
       fds_sharers_(std::move(init.fds_sharers)),
       fs_(std::move(init.fs)),
       credentials_(std::move(init.credentials)),
+      namespaces_(std::move(init.namespaces)),
       name_(std::move(init.name)),
       scheduling_(std::move(init.scheduling)),
       registers_(init.registers),
@@ -75,6 +79,16 @@ CredentialsRef Task::credentials() const {
   return credentials_;
 }
 
+NamespacesRef Task::namespaces() const {
+  const absl::MutexLock lock(&resource_mu_);
+  return namespaces_;
+}
+
+void Task::set_namespaces(NamespacesRef namespaces) {
+  const absl::MutexLock lock(&resource_mu_);
+  namespaces_.swap(namespaces);  // The old ones are released after the lock.
+}
+
 void Task::ReplaceCredentials(CredentialsRef credentials) {
   std::shared_ptr<UserAccount> account;
   if (credentials->uid != credentials_->uid) account = kernel_.UserAccountOf(credentials->uid);
@@ -100,14 +114,16 @@ void Task::PublishIdentity() {
   if (seccomp_.mode.load(std::memory_order_acquire) != 0) return context_->SetIdentity(nullptr);
   // Under the lock, so that of two changes the later one's is published last.
   const CredentialsRef credentials = this->credentials();
-  const platform::Identity identity{.pid = group_->id(),
-                                    .tid = tid(),
-                                    .parent = group_->parent_id(),
-                                    .process_group = group_->process_group_id(),
-                                    .uid = credentials->uid,
-                                    .effective_uid = credentials->euid,
-                                    .gid = credentials->gid,
-                                    .effective_gid = credentials->egid};
+  const UserNamespaceRef& users = credentials->user_namespace;
+  const PidViewRef& view = group_->pid_view();
+  const platform::Identity identity{.pid = SeenBy(view, group_->id()),
+                                    .tid = SeenBy(view, tid()),
+                                    .parent = SeenBy(view, group_->parent_id()),
+                                    .process_group = SeenBy(view, group_->process_group_id()),
+                                    .uid = UidSeenFrom(users, credentials->uid),
+                                    .effective_uid = UidSeenFrom(users, credentials->euid),
+                                    .gid = GidSeenFrom(users, credentials->gid),
+                                    .effective_gid = GidSeenFrom(users, credentials->egid)};
   context_->SetIdentity(&identity);
 }
 
@@ -135,10 +151,11 @@ void Task::DropSemUndo() {
   if (list != nullptr && list->RemoveSharer()) list->Apply(group_->id());
 }
 
-void Task::UnshareFs() {
-  std::shared_ptr<FsContext> copy = fs_->Copy();
+void Task::UnshareFs() { ReplaceFs(fs_->Copy()); }
+
+void Task::ReplaceFs(std::shared_ptr<FsContext> fs) {
   const absl::MutexLock lock(&resource_mu_);
-  fs_.swap(copy);
+  fs_.swap(fs);
 }
 
 void Task::ReplaceMemory(std::shared_ptr<MemoryManager> memory) {

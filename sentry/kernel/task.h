@@ -33,6 +33,8 @@ namespace sentry {
 
 class Kernel;
 class SemUndoList;
+struct NamespaceSet;
+using NamespacesRef = std::shared_ptr<const NamespaceSet>;
 
 // How many tasks use an object that CLONE_* flags share: what must happen "when the last task
 // leaves" cannot wait for the last reference, which /proc may hold.
@@ -67,6 +69,7 @@ struct TaskInit {
   SharerCount fds_sharers;
   std::shared_ptr<FsContext> fs;
   CredentialsRef credentials;
+  NamespacesRef namespaces;
   std::unique_ptr<platform::Context> context;
   platform::Registers registers;
   SignalSet signal_mask = 0;
@@ -108,12 +111,18 @@ class Task : public std::enable_shared_from_this<Task> {
   // unshare(2), close_range(2): an own copy unless the task is the only user. Own thread.
   void UnshareFds();
   void UnshareFs();
+  void ReplaceFs(std::shared_ptr<FsContext> fs);
   // This task's credentials; any thread.
   CredentialsRef credentials() const;
   // Own thread only: no lock, no count.
   const Credentials& own_credentials() const { return *credentials_; }
   const CredentialsRef& own_credentials_ref() const { return credentials_; }
   void set_credentials(CredentialsRef credentials);
+  // The namespaces it lives in; any thread. Null after exit.
+  NamespacesRef namespaces() const;
+  // Own thread only.
+  const NamespaceSet& own_namespaces() const { return *namespaces_; }
+  void set_namespaces(NamespacesRef namespaces);
   // RLIMIT_NOFILE's soft limit, for FdTable.
   uint64_t fd_limit() const { return group_->Limit(RLIMIT_NOFILE); }
   // Convenience: memory().CopyIn and so on.
@@ -333,6 +342,7 @@ class Task : public std::enable_shared_from_this<Task> {
   SharerCount fds_sharers_;
   std::shared_ptr<FsContext> fs_;
   CredentialsRef credentials_;
+  NamespacesRef namespaces_;
   std::shared_ptr<struct UserAccount>
       account_;  // Charged for this task; null before start and after exit.
   std::string name_ ABSL_GUARDED_BY(resource_mu_);

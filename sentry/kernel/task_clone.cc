@@ -9,7 +9,9 @@
 
 #include "sentry/ipc/semaphores.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespace_change.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/signal/signal_delivery.h"
 
@@ -18,22 +20,29 @@ namespace {
 
 using base::Errno;
 
-// Not offered, as where a kernel is built without them or a container's policy takes the
-// capability.
-constexpr uint64_t kPrivilegedNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS |
-                                           CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET |
-                                           CLONE_NEWTIME;
-
 bool Has(uint64_t flags, uint64_t wanted) { return (flags & wanted) == wanted; }
 
 // Keyrings of a thread or a process are not its child's.
-CredentialsRef CredentialsForChild(const Task& parent, bool thread) {
-  const CredentialsRef& own = parent.own_credentials_ref();
+CredentialsRef WithoutOwnKeyrings(CredentialsRef own, bool thread) {
   if (own->thread_keyring == nullptr && (thread || own->process_keyring == nullptr)) return own;
   auto copy = std::make_shared<Credentials>(*own);
   copy->thread_keyring = nullptr;
   if (!thread) copy->process_keyring = nullptr;
   return copy;
+}
+
+// An id in the initial namespace, and one in each that is nested between it and `view`. `wanted`
+// begins with the innermost.
+base::Result<int32_t> ReserveIds(PidNamespace& pids, const PidViewRef& view,
+                                 const std::vector<int32_t>& wanted)
+    ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  const auto levels = static_cast<size_t>(view == nullptr ? 0 : view->level());
+  if (wanted.size() > levels + 1) return Errno(EINVAL);
+  const int32_t id = TRY(pids.ReserveIdLocked(wanted.size() > levels ? wanted[levels] : 0));
+  const base::Result<void> named = pids.AddNamesLocked(id, view, wanted);
+  if (named.ok()) return id;
+  pids.ReleaseIdLocked(id);
+  return named.error();
 }
 
 }  // namespace
@@ -51,10 +60,7 @@ base::Result<void> TaskClone::CheckFlags(Task& parent, const CloneArguments& arg
   if (Has(flags, CLONE_PIDFD | CLONE_DETACHED)) return Errno(EINVAL);
   if (Has(flags, CLONE_PIDFD | CLONE_PARENT_SETTID) && arguments.pidfd == arguments.parent_tid)
     return Errno(EINVAL);
-  if ((flags & kPrivilegedNamespaces) != 0) {
-    return Errno(parent.own_credentials().HasCapability(CAP_SYS_ADMIN) ? EINVAL : EPERM);
-  }
-  if (Has(flags, CLONE_NEWUSER)) return Errno(EINVAL);
+  if (Has(flags, CLONE_NEWIPC | CLONE_SYSVSEM)) return Errno(EINVAL);
   return {};
 }
 
@@ -81,7 +87,6 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   init.registers.orig_rax = ~uint64_t{0};
   if (arguments.stack != 0) init.registers.rsp = arguments.stack;
   if (Has(flags, CLONE_SETTLS)) init.registers.fs_base = arguments.tls;
-  init.credentials = CredentialsForChild(parent, Has(flags, CLONE_THREAD));
   init.signal_mask = parent.saved_mask_valid_ ? parent.saved_mask_ : parent.signal_mask();
   // A child that shares the memory must not share the stack that handlers run on, unless the parent
   // sleeps.
@@ -110,6 +115,8 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
   init.fds_sharers =
       Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
   init.fs = Has(flags, CLONE_FS) ? parent.fs_ : parent.fs().Copy();
+  TRY(NamespaceChange::ForClone(parent, flags, &init));
+  init.credentials = WithoutOwnKeyrings(std::move(init.credentials), Has(flags, CLONE_THREAD));
   // Counted now: from here on the child's exit (or Undo) takes it back.
   init.memory_sharers->fetch_add(1, std::memory_order_acq_rel);
   init.fds_sharers->fetch_add(1, std::memory_order_acq_rel);
@@ -131,7 +138,8 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
   const SharerCount fds_sharers = init.fds_sharers;
 
   const absl::MutexLock lock(&pids.tree_mu());
-  const base::Result<int32_t> id = pids.ReserveIdLocked(arguments.set_tid);
+  const PidViewRef view = thread ? parent_group.pid_view() : init.namespaces->pid_for_children;
+  base::Result<int32_t> id = ReserveIds(pids, view, arguments.set_tid);
   if (!id.ok()) {
     // Only the counts: memory and files that are the child's alone go with `init`.
     memory_sharers->fetch_sub(1, std::memory_order_acq_rel);
@@ -145,7 +153,8 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
     const bool sibling = Has(arguments.flags, CLONE_PARENT);
     const int32_t exit_signal = sibling ? parent_group.exit_signal_ : arguments.exit_signal;
     init.group = std::make_shared<ThreadGroup>(kernel, init.tid, std::move(handlers),
-                                               parent_group.limits().all(), exit_signal);
+                                               parent_group.limits().all(), exit_signal, view,
+                                               view != nullptr && view->init_global() == init.tid);
     init.group->oom_score_adjust_.store(parent_group.oom_score_adjust_.load());
     init.group->personality_.store(parent_group.personality_.load());
   }
@@ -189,10 +198,12 @@ base::Result<TaskRef> TaskClone::CloneWithoutThread(Task& parent, const CloneArg
   if (Has(flags, CLONE_CHILD_CLEARTID)) child->clear_child_tid_ = arguments.child_tid;
   // Linux tells of no fault here: the child exists already.
   if (Has(flags, CLONE_PARENT_SETTID)) {
-    (void)parent.CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.parent_tid)), tid);
+    (void)parent.CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.parent_tid)),
+                         SeenBy(parent, tid));
   }
   if (Has(flags, CLONE_CHILD_SETTID)) {
-    (void)child->CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.child_tid)), tid);
+    (void)child->CopyOut(base::UserOut<int32_t>(base::UserAddr(arguments.child_tid)),
+                         SeenBy(*child, tid));
   }
   return child;
 }
@@ -210,7 +221,7 @@ base::Result<int32_t> TaskClone::Clone(Task& parent, const CloneArguments& argum
   }
   const TaskRef child = TRY(CloneWithoutThread(parent, arguments));
   if (!Has(flags, CLONE_THREAD)) child->group().WatchCpuLimit();
-  const int32_t tid = child->tid();
+  const int32_t tid = SeenBy(parent, child->tid());
   std::shared_ptr<VforkCompletion> completion;
   if (Has(flags, CLONE_VFORK)) {
     completion = std::make_shared<VforkCompletion>();

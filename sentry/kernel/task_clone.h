@@ -21,7 +21,7 @@ struct CloneArguments {
   uint64_t parent_tid = 0;
   uint64_t stack = 0;  // Its top; 0: the parent's.
   uint64_t tls = 0;
-  int32_t set_tid = 0;  // 0: any.
+  std::vector<int32_t> set_tid = {};  // Of the innermost namespaces; empty: any.
 };
 
 class TaskClone {

@@ -8,12 +8,15 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "sentry/kernel/child_wait.h"
 #include "sentry/kernel/current_task.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_delivery.h"
 
@@ -41,6 +44,8 @@ void TaskExit::Run(Task& task) {
     JobControl::OnLeaderExit(group);
   }
   task.DropContext();
+  if (group.live_tasks() == 1 && group.is_init() && group.pid_view() != nullptr)
+    EndNestedNamespace(group);
   LeaveTree(task);
 }
 
@@ -64,8 +69,10 @@ void TaskExit::ReleaseResources(Task& task) {
   std::shared_ptr<MemoryManager> memory;
   std::shared_ptr<FdTable> fds;
   std::shared_ptr<FsContext> fs;
+  NamespacesRef namespaces;
   {
     const absl::MutexLock lock(&task.resource_mu_);
+    namespaces = std::move(task.namespaces_);
     memory = std::move(task.memory_);
     fds = std::move(task.fds_);
     fs = std::move(task.fs_);
@@ -108,6 +115,7 @@ void TaskExit::LeaveTree(Task& task) {
 // The nearest ancestor that asked for it, else init (prctl(PR_SET_CHILD_SUBREAPER)).
 ThreadGroup* TaskExit::ReaperLocked(ThreadGroup& group) {
   for (ThreadGroup* ancestor = group.parent_; ancestor != nullptr; ancestor = ancestor->parent_) {
+    if (ancestor->pid_view() != group.pid_view()) break;
     if (ancestor->child_subreaper_.load(std::memory_order_relaxed) && !ancestor->zombie_ &&
         ancestor->live_tasks() > 0) {
       return ancestor;
@@ -115,7 +123,9 @@ ThreadGroup* TaskExit::ReaperLocked(ThreadGroup& group) {
   }
   PidNamespace& pids = group.kernel().pids();
   pids.tree_mu().AssertHeld();
-  const std::shared_ptr<ThreadGroup> init = pids.FindGroupLocked(1);
+  const PidViewRef& view = group.pid_view();
+  const std::shared_ptr<ThreadGroup> init =
+      pids.FindGroupLocked(view == nullptr ? 1 : view->init_global());
   return init == nullptr || init.get() == &group || init->zombie_ ? nullptr : init.get();
 }
 
@@ -199,9 +209,30 @@ void TaskExit::KillNamespaceLocked(ThreadGroup& init) {
   PidNamespace& pids = init.kernel().pids();
   pids.tree_mu().AssertHeld();
   for (const auto& [id, group] : pids.GroupsLocked()) {
-    if (group.get() == &init || group->zombie_) continue;
+    if (group.get() == &init || group->zombie_ ||
+        !IsSameOrInside(group->pid_view(), init.pid_view()))
+      continue;
     (void)SignalDelivery::Send(*group, nullptr, SignalInfo::FromKernel(SIGKILL), true);
   }
+}
+
+// The same for a nested one, whose init is waited for: its end tells that all have gone.
+void TaskExit::EndNestedNamespace(ThreadGroup& init) {
+  // Tasks leave soon after SIGKILL; should one not, the others are not to wait for ever.
+  constexpr absl::Duration kPatience = absl::Seconds(10);
+  init.pid_view()->Close();
+  PidNamespace& pids = init.kernel().pids();
+  const absl::MutexLock lock(&pids.tree_mu());
+  KillNamespaceLocked(init);
+  const auto alone = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (const auto& [id, group] : pids.GroupsLocked()) {
+      if (group.get() != &init && !group->zombie_ &&
+          IsSameOrInside(group->pid_view(), init.pid_view()))
+        return false;
+    }
+    return true;
+  };
+  (void)pids.tree_mu().AwaitWithTimeout(absl::Condition(&alone), kPatience);
 }
 
 }  // namespace sentry

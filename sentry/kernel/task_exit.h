@@ -23,6 +23,7 @@ class TaskExit {
   static ThreadGroup* ReaperLocked(ThreadGroup& group);
   // Tells the parent of a process that has ended; reaps it if nobody wants to wait.
   static void NotifyParentLocked(ThreadGroup& group);
+  static void EndNestedNamespace(ThreadGroup& init);
   static void KillNamespaceLocked(ThreadGroup& init);
 };
 

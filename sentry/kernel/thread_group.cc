@@ -61,15 +61,18 @@ class ThreadGroup::TimerHost final : public ProcessTimers::Host {
 };
 
 ThreadGroup::ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers,
-                         const ResourceLimitValues& limits, int32_t exit_signal)
+                         const ResourceLimitValues& limits, int32_t exit_signal,
+                         PidViewRef pid_view, bool is_init)
     : kernel_(kernel),
       id_(id),
-      is_init_(id == 1),
+      pid_view_(std::move(pid_view)),
+      is_init_(id == 1 || is_init),
       start_ns_(kernel.clock().MonotonicNs()),
       limits_(limits),
       exit_signal_(exit_signal),
       handlers_(std::move(handlers)) {
-  unkillable_.store(is_init_ && !kernel.options().init_is_killable, std::memory_order_relaxed);
+  unkillable_.store(is_init_ && (id != 1 || !kernel.options().init_is_killable),
+                    std::memory_order_relaxed);
 }
 
 ThreadGroup::~ThreadGroup() = default;

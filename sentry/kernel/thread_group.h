@@ -26,7 +26,9 @@
 namespace sentry {
 
 class Kernel;
+class PidView;
 class Task;
+using PidViewRef = std::shared_ptr<PidView>;
 using TaskRef = std::shared_ptr<Task>;
 
 class ProcessTimers;
@@ -35,13 +37,17 @@ class Timer;
 class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
  public:
   ThreadGroup(Kernel& kernel, int32_t id, std::shared_ptr<SignalHandlers> handlers,
-              const ResourceLimitValues& limits, int32_t exit_signal);
+              const ResourceLimitValues& limits, int32_t exit_signal, PidViewRef pid_view = nullptr,
+              bool is_init = false);
   ThreadGroup(const ThreadGroup&) = delete;
   ThreadGroup& operator=(const ThreadGroup&) = delete;
   ~ThreadGroup();
 
   Kernel& kernel() const { return kernel_; }
   int32_t id() const { return id_; }
+  // The nested PID namespace that it lives in; null: the initial one. All ids here are the initial
+  // one's (pid_view.h).
+  const PidViewRef& pid_view() const { return pid_view_; }
 
   // --- The family. Any thread, no lock.
   // 0 for init and for processes started from outside.
@@ -130,6 +136,7 @@ class ThreadGroup : public std::enable_shared_from_this<ThreadGroup> {
 
   Kernel& kernel_;
   const int32_t id_;
+  const PidViewRef pid_view_;
   const bool is_init_;
   const int64_t start_ns_;
   std::atomic<int32_t> parent_id_{0};

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "platform/base/user_addr.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/loader/elf_image.h"
 #include "sentry/loader/loader.h"
 #include "sentry/loader/vdso.h"
@@ -317,10 +318,11 @@ std::vector<uint64_t> MakeAuxv(const LoadRequest& request, const ImageLoader& pr
   add(AT_BASE, interpreter_base);
   add(AT_FLAGS, 0);
   add(AT_ENTRY, program.entry());
-  add(AT_UID, credentials.uid);
-  add(AT_EUID, credentials.euid);
-  add(AT_GID, credentials.gid);
-  add(AT_EGID, credentials.egid);
+  const UserNamespaceRef& users = credentials.user_namespace;
+  add(AT_UID, UidSeenFrom(users, credentials.uid));
+  add(AT_EUID, UidSeenFrom(users, credentials.euid));
+  add(AT_GID, GidSeenFrom(users, credentials.gid));
+  add(AT_EGID, GidSeenFrom(users, credentials.egid));
   add(AT_SECURE, request.secure ? 1 : 0);
   add(AT_RANDOM, random);
   add(AT_HWCAP2, getauxval(AT_HWCAP2));

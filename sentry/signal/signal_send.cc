@@ -11,8 +11,10 @@
 
 #include "platform/base/check.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/time/process_timers.h"
 
@@ -165,6 +167,20 @@ void SignalDelivery::RunEffects(ThreadGroup& group, Effects& effects) {
   }
 }
 
+namespace {
+
+// The sender's ids as the receiver's namespaces call them.
+SignalInfo AsSeenBy(const ThreadGroup& group, const Task* target, SignalInfo info) {
+  const bool names_sender = info.code == SI_USER || info.code == SI_TKILL ||
+                            info.code == SI_QUEUE || info.signal == SIGCHLD;
+  if (group.pid_view() != nullptr && names_sender) info.pid = SeenBy(group, info.pid);
+  if (target != nullptr && names_sender)
+    info.uid = UidSeenFrom(target->credentials()->user_namespace, info.uid);
+  return info;
+}
+
+}  // namespace
+
 base::Result<void> SignalDelivery::Send(ThreadGroup& group, Task* target, const SignalInfo& info,
                                         bool force) {
   Effects effects;
@@ -172,7 +188,7 @@ base::Result<void> SignalDelivery::Send(ThreadGroup& group, Task* target, const 
   {
     const absl::MutexLock lock(&group.signal_mu_);
     if (PrepareLocked(group, target, info.signal, force, effects)) {
-      result = QueueLocked(group, target, info);
+      result = QueueLocked(group, target, AsSeenBy(group, target, info));
       if (result.ok()) {
         CompleteLocked(group, target, info.signal);
         for (Task* task : group.signal_targets_) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
 #include "sentry/mm/io_buffer.h"
 #include "sentry/socket/host_socket.h"
@@ -186,7 +187,7 @@ namespace {
 class InetFamilyImpl final : public SocketFamily {
  public:
   Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
-    if (const auto& host = task.kernel().network().host())
+    if (const auto& host = task.own_namespaces().network->host())
       return NewHostSocket(task, host, kind, nonblocking);
     switch (kind.type) {
       case SOCK_STREAM:

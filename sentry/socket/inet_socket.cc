@@ -39,7 +39,7 @@ InetSocket::~InetSocket() {
   if (port != 0) ports().Release(this, protocol(), port);
 }
 
-InetPorts& InetSocket::ports() const { return kernel().network().ports(); }
+InetPorts& InetSocket::ports() const { return network().ports(); }
 
 InetAddress InetSocket::local() const {
   const absl::MutexLock lock(&name_mu_);

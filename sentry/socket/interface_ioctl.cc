@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
 #include "sentry/socket/interfaces.h"
 #include "sentry/socket/network_namespace.h"
@@ -120,7 +121,7 @@ Result<void> AnswerAddress(uint32_t command, const Interface& interface,
 Result<uint64_t> InterfaceIoctl(Task& task, uint32_t command, uint64_t argument) {
   if (command != SIOCGIFCONF && (command < SIOCGIFNAME || command > SIOCGIFTXQLEN))
     return Errno(ENOTTY);
-  const auto interfaces = task.kernel().network().interfaces().Get();
+  const auto interfaces = task.own_namespaces().network->interfaces().Get();
   if (command == SIOCGIFCONF) return ListInterfaces(task, *interfaces, argument);
   const base::UserInOut<InterfaceRequest> pointer{UserAddr(argument)};
   InterfaceRequest request = TRY(task.CopyIn(pointer));

@@ -324,6 +324,23 @@ void NetlinkSocket::AppendDump(MessageWriter& writer, const InterfaceList& inter
   // Of neighbours and rules there are none.
 }
 
+// Who has made a network namespace brings its loopback up and gives it its address. Ours has both
+// from the beginning.
+bool AsksForWhatIs(const nlmsghdr& header, std::span<const std::byte> body) {
+  if (header.nlmsg_type == RTM_NEWADDR && body.size() >= sizeof(ifaddrmsg)) {
+    ifaddrmsg wanted = {};
+    std::memcpy(&wanted, body.data(), sizeof(wanted));
+    return wanted.ifa_family == AF_INET && wanted.ifa_index == kLoopbackIndex &&
+           wanted.ifa_prefixlen == 8;
+  }
+  if (header.nlmsg_type == RTM_NEWLINK && body.size() >= sizeof(ifinfomsg)) {
+    ifinfomsg wanted = {};
+    std::memcpy(&wanted, body.data(), sizeof(wanted));
+    return wanted.ifi_index == kLoopbackIndex && (wanted.ifi_flags & IFF_UP) != 0;
+  }
+  return false;
+}
+
 void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const std::byte> body) {
   uint32_t port = 0;
   {
@@ -343,12 +360,13 @@ void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const s
     return;
   }
   if ((header.nlmsg_type - RTM_BASE) % 4 != kGet) {
-    ReplyError(writer, header,
-               task.credentials()->HasCapability(CAP_NET_ADMIN) ? EOPNOTSUPP : EPERM);
+    const bool allowed =
+        task.credentials()->HasCapabilityIn(network().owner(), CAP_NET_ADMIN);
+    ReplyError(writer, header, !allowed ? EPERM : AsksForWhatIs(header, body) ? 0 : EOPNOTSUPP);
     return;
   }
   if ((header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP) {
-    AppendDump(writer, *kernel().network().interfaces().Get(), header.nlmsg_type, family);
+    AppendDump(writer, *network().interfaces().Get(), header.nlmsg_type, family);
     Reply(writer);
     writer.Begin(NLMSG_DONE, NLM_F_MULTI, int32_t{0});
     writer.End();
@@ -358,7 +376,7 @@ void NetlinkSocket::Handle(Task& task, const nlmsghdr& header, std::span<const s
   if (header.nlmsg_type == RTM_GETLINK && body.size() >= sizeof(ifinfomsg)) {
     ifinfomsg wanted = {};
     std::memcpy(&wanted, body.data(), sizeof(wanted));
-    const auto interfaces = kernel().network().interfaces().Get();
+    const auto interfaces = network().interfaces().Get();
     const int32_t index = wanted.ifi_index == 0 ? kLoopbackIndex : wanted.ifi_index;
     if (const Interface* found = FindInterface(*interfaces, index)) {
       AppendLink(writer, *found, 0);

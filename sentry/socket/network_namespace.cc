@@ -11,8 +11,9 @@
 
 namespace sentry {
 
-NetworkNamespace::NetworkNamespace()
-    : rights_(std::make_unique<RightsInFlight>()),
+NetworkNamespace::NetworkNamespace(UserNamespaceRef owner)
+    : Namespace(NamespaceKind::kNet, std::move(owner)),
+      rights_(std::make_unique<RightsInFlight>()),
       unix_names_(std::make_unique<UnixNames>()),
       ports_(std::make_unique<InetPorts>()) {}
 

@@ -1,10 +1,12 @@
 #pragma once
 
 // What sockets share: the names they are bound to (abstract unix names, socket files, ports) and
-// what is in flight between them. One per sandbox.
+// what is in flight between them. One for the sandbox, and one for each that guests make: with a
+// loopback of its own and nothing else. Descriptors in flight are counted in the sandbox's.
 
 #include <memory>
 
+#include "sentry/kernel/namespace.h"
 #include "sentry/socket/interfaces.h"
 
 namespace gofer::network {
@@ -17,12 +19,10 @@ class InetPorts;
 class RightsInFlight;
 class UnixNames;
 
-class NetworkNamespace {
+class NetworkNamespace final : public Namespace {
  public:
-  NetworkNamespace();
-  ~NetworkNamespace();
-  NetworkNamespace(const NetworkNamespace&) = delete;
-  NetworkNamespace& operator=(const NetworkNamespace&) = delete;
+  explicit NetworkNamespace(UserNamespaceRef owner = nullptr);
+  ~NetworkNamespace() override;
 
   UnixNames& unix_names() { return *unix_names_; }
   InetPorts& ports() { return *ports_; }

@@ -14,10 +14,15 @@
 #include <utility>
 
 #include "sentry/fs/anon/anonymous_files.h"
+#include "sentry/kernel/current_task.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/socket/interface_ioctl.h"
+#include "sentry/socket/network_namespace.h"
 
 namespace sentry {
 namespace {
@@ -78,15 +83,31 @@ void RaiseBrokenPipe(Task& task, int flags) {
   (void)task.SendSignal(SignalInfo::FromUser(SIGPIPE, task.group().id(), task.credentials()->uid));
 }
 
+PeerCredentials CredentialsSeenBy(Task& task, const PeerCredentials& theirs) {
+  const UserNamespaceRef& users = task.own_credentials().user_namespace;
+  if (theirs.uid == kInvalidId) return theirs;
+  return {SeenBy(task, theirs.pid), UidSeenFrom(users, theirs.uid), GidSeenFrom(users, theirs.gid)};
+}
+
 PeerCredentials CredentialsOf(Task& task) {
   const auto credentials = task.credentials();
   return {task.group().id(), credentials->euid, credentials->egid};
 }
 
+namespace {
+
+std::shared_ptr<NetworkNamespace> NetworkOfCaller(Kernel& kernel) {
+  const Task* task = CurrentTask();
+  return task == nullptr ? kernel.initial_namespaces()->network : task->own_namespaces().network;
+}
+
+}  // namespace
+
 Socket::Socket(Kernel& kernel, const Kind& kind, bool nonblocking, CredentialsRef credentials)
     : File({}, static_cast<uint32_t>(nonblocking ? O_RDWR | O_NONBLOCK : O_RDWR),
            std::move(credentials)),
       kernel_(kernel),
+      network_(NetworkOfCaller(kernel)),
       kind_(kind),
       number_(kernel.anonymous_files().NextInode()),
       queue_(std::make_shared<WaitQueue>()) {}
@@ -145,7 +166,7 @@ Result<void> Socket::SetAttributes(const AttributeChanges&) { return {}; }
 
 std::string Socket::DisplayName() const { return "socket:[" + std::to_string(number_) + "]"; }
 
-Result<std::vector<uint8_t>> Socket::GetOption(Task&, int level, int name) {
+Result<std::vector<uint8_t>> Socket::GetOption(Task& task, int level, int name) {
   if (level != SOL_SOCKET) return Errno(ENOPROTOOPT);
   switch (name) {
     case SO_TYPE:
@@ -191,7 +212,7 @@ Result<std::vector<uint8_t>> Socket::GetOption(Task&, int level, int name) {
     case SO_SNDTIMEO:
       return TimeOption(options_.send_timeout_ns);
     case SO_PEERCRED:
-      return Bytes(peer_credentials());
+      return Bytes(CredentialsSeenBy(task, peer_credentials()));
     case SO_BINDTODEVICE:
       return std::vector<uint8_t>{};
     case SO_MARK:

@@ -23,6 +23,7 @@
 namespace sentry {
 
 class Kernel;
+class NetworkNamespace;
 class Socket;
 class Task;
 using SocketRef = std::shared_ptr<Socket>;
@@ -108,6 +109,8 @@ class Socket : public File {
   const Kind& kind() const { return kind_; }
   SocketOptions& options() { return options_; }
   Kernel& kernel() const { return kernel_; }
+  // Where it was made.
+  NetworkNamespace& network() const { return *network_; }
 
   // --- The system calls. Default: EOPNOTSUPP.
   virtual base::Result<void> Bind(Task& task, const SocketAddress& address);
@@ -164,6 +167,7 @@ class Socket : public File {
  private:
   base::Result<void> SetBufferSize(Task& task, int name, int32_t value);
   Kernel& kernel_;
+  const std::shared_ptr<NetworkNamespace> network_;
   const Kind kind_;
   const uint64_t number_;
   const std::shared_ptr<WaitQueue> queue_;  // Also held by those who may have to notify it.
@@ -174,6 +178,8 @@ class Socket : public File {
 void RaiseBrokenPipe(Task& task, int flags);
 
 PeerCredentials CredentialsOf(Task& task);
+// As the namespaces of `task` call them.
+PeerCredentials CredentialsSeenBy(Task& task, const PeerCredentials& theirs);
 
 // --- Values of options.
 std::vector<uint8_t> OptionValue(int32_t value);

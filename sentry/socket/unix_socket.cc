@@ -134,11 +134,11 @@ std::vector<std::shared_ptr<UnixSocket>> UnixNames::All() {
 UnixSocket::UnixSocket(Kernel& kernel, int type, bool nonblocking, CredentialsRef credentials)
     : Socket(kernel, {AF_UNIX, type, 0}, nonblocking, std::move(credentials)),
       name_(std::make_shared<UnixName>()) {
-  kernel.network().unix_names().Register(this);
+  network().unix_names().Register(this);
 }
 
 UnixSocket::~UnixSocket() {
-  UnixNames& names = kernel().network().unix_names();
+  UnixNames& names = network().unix_names();
   names.Unregister(this);
   const SocketAddress address = name_->Get();
   if (IsAbstract(address)) names.Remove(AbstractName(address), this);
@@ -156,7 +156,7 @@ Result<void> UnixSocket::BindAny() {
   auto self = std::static_pointer_cast<UnixSocket>(shared_from_this());
   const absl::MutexLock lock(&bind_mu_);
   if (bound()) return {};
-  name_->Set(AbstractAddress(TRY(kernel().network().unix_names().BindAny(self))));
+  name_->Set(AbstractAddress(TRY(network().unix_names().BindAny(self))));
   return {};
 }
 
@@ -167,7 +167,7 @@ Result<void> UnixSocket::Bind(Task& task, const SocketAddress& address) {
   auto self = std::static_pointer_cast<UnixSocket>(shared_from_this());
   const absl::MutexLock lock(&bind_mu_);
   if (bound()) return Errno(EINVAL);
-  TRY(kernel().network().unix_names().Bind(AbstractName(address), self));
+  TRY(network().unix_names().Bind(AbstractName(address), self));
   name_->Set(address);
   return {};
 }
@@ -206,7 +206,7 @@ Result<std::shared_ptr<UnixSocket>> UnixSocket::FindPeer(Task& task, const Socke
   if (address.length == kPathOffset) return Errno(EINVAL);
   std::shared_ptr<UnixSocket> found;
   if (IsAbstract(address)) {
-    found = kernel().network().unix_names().Find(kind().type, AbstractName(address));
+    found = network().unix_names().Find(kind().type, AbstractName(address));
   } else {
     const Path place = TRY(kernel().vfs().Walk(task, {}, PathName(address), {}));
     Inode& inode = *place.dentry->inode();

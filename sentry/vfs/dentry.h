@@ -1,6 +1,6 @@
 #pragma once
 
-// Names: the cached tree of directory entries of one file system, and the mounts that join trees.
+// Names: the cached tree of directory entries of one file system. Mounts join such trees (mount.h).
 
 #include <atomic>
 #include <cstdint>
@@ -59,6 +59,7 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
  private:
   friend class DentryCache;
   friend class DentryIndex;
+  friend class Mounts;
   friend class Vfs;
 
   const FileSystemRef
@@ -86,22 +87,5 @@ class Dentry : public std::enable_shared_from_this<Dentry> {
 };
 
 using DentryRef = std::shared_ptr<Dentry>;
-
-// A file system (or a subtree of one: bind) attached at a place. Part of one MountNamespace.
-class Mount : public std::enable_shared_from_this<Mount> {
- public:
-  FileSystemRef file_system;
-  std::shared_ptr<Dentry> root;
-  // Where it is attached; null parent for the namespace's root. Guarded by the Vfs's mount lock.
-  std::weak_ptr<Mount> parent;
-  std::shared_ptr<Dentry> mountpoint;
-  uint64_t id = 0;
-  std::string source;              // As given to mount(2).
-  std::atomic<uint64_t> flags{0};  // MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...
-  bool anonymous = false;          // Holds one file that has no place in the tree (memfd).
-  bool read_only() const;
-};
-
-using MountRef = std::shared_ptr<Mount>;
 
 }  // namespace sentry

@@ -53,10 +53,6 @@ std::string Dentry::name() const {
   return *name_now_.load(std::memory_order_relaxed);
 }
 
-bool Mount::read_only() const {
-  return (flags.load(std::memory_order_relaxed) & MS_RDONLY) != 0 || file_system->read_only();
-}
-
 // ---- The index.
 
 namespace {

@@ -13,6 +13,7 @@
 #include "sentry/vfs/file_owner.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/inode_attachments.h"
+#include "sentry/vfs/mount.h"
 
 namespace sentry {
 
@@ -41,7 +42,10 @@ File::~File() {
     attachments->locks.ReleaseRecords(this);
     attachments->locks.ReleaseFlock(this);
     if (!attachments->leases.empty()) (void)attachments->leases.Clear(*this);  // If it has one.
-    if (has_write_access_) attachments->PutWriteAccess();
+    if (has_write_access_) {
+      attachments->PutWriteAccess();
+      path_.mount->writers().fetch_sub(1, std::memory_order_relaxed);
+    }
     AllowWrite();
   }
   // After the leases, whose breakers tell it.
@@ -54,6 +58,7 @@ Result<void> File::TakeWriteAccess() {
   if (has_write_access_ || path_.dentry == nullptr) return {};
   TRY(path_.dentry->inode()->attachments().GetWriteAccess());
   has_write_access_ = true;
+  path_.mount->writers().fetch_add(1, std::memory_order_relaxed);
   return {};
 }
 

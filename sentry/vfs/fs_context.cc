@@ -14,22 +14,47 @@ FsContext::FsContext(Path root, Path working_directory, uint32_t umask)
 
 Path FsContext::root() const {
   const absl::ReaderMutexLock lock(&mu_);
-  return root_;
+  return next_root_ ? next_root_ : root_;
 }
 
 Path FsContext::working_directory() const {
   const absl::ReaderMutexLock lock(&mu_);
-  return working_directory_;
+  return next_working_directory_ ? next_working_directory_ : working_directory_;
+}
+
+void FsContext::MoveLater(const Path& from, const Path& to) {
+  const absl::MutexLock lock(&mu_);
+  const auto move = [&](const Path& now, Path* next) {
+    if ((*next ? *next : now) == from) *next = to;
+  };
+  move(root_, &next_root_);
+  move(working_directory_, &next_working_directory_);
+  has_to_move_.store(next_root_ || next_working_directory_, std::memory_order_release);
+}
+
+void FsContext::MoveNow() {
+  Path root;
+  Path working_directory;
+  const absl::MutexLock lock(&mu_);
+  std::swap(root, next_root_);
+  std::swap(working_directory, next_working_directory_);
+  if (root) std::swap(root, root_);
+  if (working_directory) std::swap(working_directory, working_directory_);
+  has_to_move_.store(false, std::memory_order_release);
 }
 
 void FsContext::set_root(Path path) {
+  Path next;
   const absl::MutexLock lock(&mu_);
   root_.mount.swap(path.mount);  // What was there is released after the lock.
   root_.dentry.swap(path.dentry);
+  std::swap(next, next_root_);
 }
 
 void FsContext::set_working_directory(Path path) {
+  Path next;
   const absl::MutexLock lock(&mu_);
+  std::swap(next, next_working_directory_);
   working_directory_.mount.swap(path.mount);
   working_directory_.dentry.swap(path.dentry);
 }
@@ -46,14 +71,16 @@ uint32_t FsContext::set_umask(uint32_t mask) {
 
 void FsContext::Get(Path* root, Path* working_directory, uint32_t* umask) const {
   const absl::ReaderMutexLock lock(&mu_);
-  *root = root_;
-  *working_directory = working_directory_;
+  *root = next_root_ ? next_root_ : root_;
+  *working_directory = next_working_directory_ ? next_working_directory_ : working_directory_;
   *umask = umask_;
 }
 
 std::shared_ptr<FsContext> FsContext::Copy() const {
   const absl::ReaderMutexLock lock(&mu_);
-  return std::make_shared<FsContext>(root_, working_directory_, umask_);
+  return std::make_shared<FsContext>(
+      next_root_ ? next_root_ : root_,
+      next_working_directory_ ? next_working_directory_ : working_directory_, umask_);
 }
 
 Caller::Caller(Task& task)
@@ -61,7 +88,8 @@ Caller::Caller(Task& task)
       working_directory_(&own_working_directory_),
       credentials_(&task.own_credentials()),
       task_(&task) {
-  const FsContext& fs = task.fs();
+  FsContext& fs = task.fs();
+  if (fs.has_to_move()) fs.MoveNow();
   if (task.is_only_user_of_fs()) {
     root_ = &fs.root_of_only_user();
     working_directory_ = &fs.directory_of_only_user();

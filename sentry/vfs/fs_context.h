@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -29,11 +30,23 @@ class FsContext {
   uint32_t set_umask(uint32_t mask) ABSL_LOCKS_EXCLUDED(mu_);  // Returns the old one.
   std::shared_ptr<FsContext> Copy() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // pivot_root(2) by another task: whichever of the two is at `from` goes to `to`. It happens when
+  // a task that uses this comes to look, on its own thread, since the only user looks without the
+  // lock.
+  void MoveLater(const Path& from, const Path& to) ABSL_LOCKS_EXCLUDED(mu_);
+  bool has_to_move() const { return has_to_move_.load(std::memory_order_acquire); }
+  // On the thread of a task that uses it.
+  void MoveNow() ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   mutable absl::Mutex mu_;
   Path root_ ABSL_GUARDED_BY(mu_);
   Path working_directory_ ABSL_GUARDED_BY(mu_);
   uint32_t umask_ ABSL_GUARDED_BY(mu_);
+  std::atomic<bool> has_to_move_{false};
+  // Null: stays.
+  Path next_root_ ABSL_GUARDED_BY(mu_);
+  Path next_working_directory_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace sentry

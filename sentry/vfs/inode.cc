@@ -72,15 +72,18 @@ Result<void> GenericPermission(const Attributes& attributes, const Credentials& 
   }
   const auto wanted = static_cast<uint32_t>(mask) & 7U;
   if ((wanted & ~bits) == 0) return {};
+  const auto over = [&](int capability) {
+    return credentials.HasCapabilityOver(attributes.uid, attributes.gid, capability);
+  };
   if (attributes.IsDirectory()) {
-    if ((mask & W_OK) == 0 && credentials.HasCapability(CAP_DAC_READ_SEARCH)) return {};
-    if (credentials.HasCapability(CAP_DAC_OVERRIDE)) return {};
+    if ((mask & W_OK) == 0 && over(CAP_DAC_READ_SEARCH)) return {};
+    if (over(CAP_DAC_OVERRIDE)) return {};
     return Errno(EACCES);
   }
-  if (mask == R_OK && credentials.HasCapability(CAP_DAC_READ_SEARCH)) return {};
+  if (mask == R_OK && over(CAP_DAC_READ_SEARCH)) return {};
   // Somebody must be able to execute it for root to be.
   const bool execute_possible = (mask & X_OK) == 0 || (attributes.mode & 0111) != 0;
-  if (execute_possible && credentials.HasCapability(CAP_DAC_OVERRIDE)) return {};
+  if (execute_possible && over(CAP_DAC_OVERRIDE)) return {};
   return Errno(EACCES);
 }
 

@@ -131,7 +131,7 @@ Result<Path> PathWalker::ChildOf(const DentryRef& entry) {
   if (entry == nullptr) return Path{};
   Path child{current_.mount, entry};
   if (entry->has_mounts()) {
-    child = vfs_.Topmost(std::move(child));
+    child = vfs_.mounts->Topmost(child);
     if (child.mount != current_.mount && (resolve_ & RESOLVE_NO_XDEV) != 0) return Errno(EXDEV);
   }
   return child;
@@ -141,7 +141,7 @@ Result<void> PathWalker::DotDot() {
   Path at = current_;
   bool in_root = at == *root_;
   while (!in_root && at.dentry == at.mount->root) {
-    at = vfs_.Mountpoint(at);
+    at = vfs_.mounts->MountpointOf(*at.mount);
     in_root = at.dentry == nullptr || at == *root_;
   }
   if (in_root) {
@@ -150,7 +150,7 @@ Result<void> PathWalker::DotDot() {
   }
   DentryRef parent = at.dentry->parent();
   if (parent != nullptr) at.dentry = std::move(parent);
-  if (at.dentry->has_mounts()) at = vfs_.Topmost(std::move(at));
+  if (at.dentry->has_mounts()) at = vfs_.mounts->Topmost(at);
   if (at.mount != current_.mount && (resolve_ & RESOLVE_NO_XDEV) != 0) return Errno(EXDEV);
   // A directory that moved under our feet may have led out of the scope.
   if (scoped() && vfs_.tree_changes.load(std::memory_order_acquire) != changes_at_start_)

@@ -57,7 +57,7 @@ QuickWalk::Outcome QuickWalk::Step(std::string_view name, bool last, const WalkO
   child->MarkUsed();
   if (child->is_negative()) return Outcome::kMissing;
   if (child->has_mounts()) {
-    Path top = vfs_.TopmostOf(*mount_, *child);
+    Path top = vfs_.mounts->TopmostOf(*mount_, *child);
     if (top.dentry != nullptr) {
       GoTo(top);
       mount_hold_ = std::move(top.mount);

@@ -23,18 +23,7 @@ using base::Result;
 
 Vfs::Vfs() : impl_(std::make_unique<Impl>()) {}
 
-Vfs::~Vfs() {
-  // Directories and their cached children refer to each other.
-  std::vector<DentryRef> roots;
-  {
-    const absl::MutexLock lock(&impl_->mount_mu);
-    for (const auto& [file_system, root] : impl_->roots) {
-      if (DentryRef dentry = root.lock()) roots.push_back(std::move(dentry));
-    }
-    for (const MountRef& mount : impl_->mounts) roots.push_back(mount->root);
-  }
-  for (const DentryRef& root : roots) impl_->cache.PruneTree(root);
-}
+Vfs::~Vfs() { impl_->mounts->Shutdown(); }
 
 Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view name,
                                     bool locked) {
@@ -72,41 +61,6 @@ Result<DentryRef> Vfs::Impl::Lookup(const DentryRef& directory, std::string_view
   return answer(cache.Insert(directory, name, std::move(found).value()));
 }
 
-Path Vfs::Impl::Topmost(Path path) const {
-  const absl::ReaderMutexLock lock(&mount_mu);
-  while (path.dentry->has_mounts()) {
-    const auto found = attached.find({path.mount.get(), path.dentry.get()});
-    if (found == attached.end()) break;
-    path.mount = found->second;
-    path.dentry = path.mount->root;
-  }
-  return path;
-}
-
-Path Vfs::Impl::TopmostOf(const Mount& mount, const Dentry& dentry) const {
-  Path path;
-  const absl::ReaderMutexLock lock(&mount_mu);
-  for (auto found = attached.find({&mount, &dentry}); found != attached.end();
-       found = attached.find({path.mount.get(), path.dentry.get()})) {
-    path = {found->second, found->second->root};
-  }
-  return path;
-}
-
-Path Vfs::Impl::Mountpoint(const Path& path) const {
-  const absl::ReaderMutexLock lock(&mount_mu);
-  MountRef parent = path.mount->parent.lock();
-  if (parent == nullptr) return {};
-  return {std::move(parent), path.mount->mountpoint};
-}
-
-Path Vfs::Impl::Root() const {
-  const absl::ReaderMutexLock lock(&mount_mu);
-  return root;
-}
-
-Path Vfs::root() const { return impl_->Root(); }
-
 Caller Vfs::KernelCaller() const {
   const Path top = root();
   return Caller(top, top, RootCredentials(), 0);
@@ -142,12 +96,12 @@ Result<Vfs::Looked> Vfs::Look(const Caller& caller, const Path& base, std::strin
     if (outcome == QuickWalk::Outcome::kMissing) return Errno(ENOENT);
     if (outcome == QuickWalk::Outcome::kFound) {
       return Looked{TRY(walk.dentry().inode()->GetAttributes()), walk.mount().id,
-                    walk.is_mount_root()};
+                    walk.mount().unique_id, walk.is_mount_root()};
     }
   }
   const Path found = TRY(Walk(caller, base, path, options));
   return Looked{TRY(found.dentry->inode()->GetAttributes()), found.mount->id,
-                found.dentry == found.mount->root};
+                found.mount->unique_id, found.dentry == found.mount->root};
 }
 
 Result<LastStep> Vfs::WalkToParent(const Caller& caller, const Path& base, std::string_view path,
@@ -182,9 +136,9 @@ std::string Vfs::NameOf(const Path& path, const Path& root) const {
   bool unreachable = false;
   while (!(at == root)) {
     if (at.dentry == at.mount->root) {
-      Path mountpoint = impl_->Mountpoint(at);
+      Path mountpoint = impl_->mounts->MountpointOf(*at.mount);
       if (mountpoint.dentry == nullptr) {
-        unreachable = !(at == impl_->Root()) || root.dentry != nullptr;
+        unreachable = root.dentry != nullptr;
         break;
       }
       at = std::move(mountpoint);
@@ -226,9 +180,11 @@ Result<void> MayDelete(const Caller& caller, Dentry& directory, Dentry& victim,
   TRY(directory.inode()->CheckPermission(credentials, W_OK | X_OK));
   if (!credentials.HasCapability(CAP_FOWNER)) {
     const Attributes attributes = TRY(directory.inode()->GetAttributes());
-    if ((attributes.mode & S_ISVTX) != 0 && attributes.uid != credentials.fsuid &&
-        TRY(victim.inode()->GetAttributes()).uid != credentials.fsuid) {
-      return Errno(EPERM);
+    if ((attributes.mode & S_ISVTX) != 0 && attributes.uid != credentials.fsuid) {
+      const Attributes theirs = TRY(victim.inode()->GetAttributes());
+      if (theirs.uid != credentials.fsuid &&
+          !credentials.HasCapabilityOver(theirs.uid, theirs.gid, CAP_FOWNER))
+        return Errno(EPERM);
     }
   }
   if (victim_is_directory) {
@@ -251,7 +207,8 @@ Result<CreateContext> NewOwner(const Caller& caller, Inode& directory, uint32_t 
   if (type == S_IFDIR) {
     context.mode |= S_ISGID;
   } else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
-             !credentials.InGroup(parent.gid) && !credentials.HasCapability(CAP_FSETID)) {
+             !credentials.InGroup(parent.gid) &&
+             !credentials.HasCapabilityOver(parent.uid, parent.gid, CAP_FSETID)) {
     context.mode &= ~static_cast<uint32_t>(S_ISGID);
   }
   return context;

@@ -15,11 +15,14 @@
 #include "sentry/vfs/dentry.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/fs_context.h"
+#include "sentry/vfs/mount.h"
 #include "sentry/vfs/path.h"
 
 namespace sentry {
 
+class FileSystemTypes;
 class LockWaits;
+class Mounts;
 class Task;
 
 // How a walk treats what it meets.
@@ -55,23 +58,19 @@ class Vfs {
   Vfs();
   ~Vfs();
 
-  // --- Mounts.
+  // --- Mounts: all operations are in mounts.h. These are for set-up code, in the initial
+  // namespace.
+  Mounts& mounts();
   // The first one becomes the root.
   base::Result<std::shared_ptr<Mount>> MountRoot(FileSystemRef file_system, std::string source,
                                                  uint64_t flags);
-  // `subtree`: show that inode of the file system instead of its root. ENOTDIR, ENOENT, EBUSY.
+  // `flags`: MS_*. `subtree`: show that inode of the file system instead of its root. ENOTDIR,
+  // ENOENT, EBUSY.
   base::Result<std::shared_ptr<Mount>> MountAt(const Path& at, FileSystemRef file_system,
                                                std::string source, uint64_t flags,
                                                InodeRef subtree = nullptr);
-  // mount --bind, --rbind.
-  base::Result<std::shared_ptr<Mount>> Bind(const Path& source, const Path& at, bool recursive);
-  // `at` is the root of the mount. EINVAL, EBUSY; MNT_DETACH, UMOUNT_NOFOLLOW is the caller's.
-  base::Result<void> Unmount(const Path& at, int flags);
-  // Where `mount` is attached; null for the root and for detached ones.
-  Path MountpointOf(const Mount& mount) const;
+  // Of the initial namespace.
   Path root() const;
-  // In mount order, for /proc/PID/mounts and mountinfo. Those visible below `root`.
-  std::vector<std::shared_ptr<Mount>> Mounts() const;
   // An unattached mount and dentry for files that live nowhere (memfd, pipes).
   Path AnonymousPath(FileSystemRef file_system, InodeRef inode, std::string name);
 
@@ -84,6 +83,7 @@ class Vfs {
   struct Looked {
     Attributes attributes;
     uint64_t mount_id = 0;
+    uint64_t mount_unique_id = 0;
     bool is_mount_root = false;
   };
   base::Result<Looked> Look(const Caller& caller, const Path& base, std::string_view path,
@@ -128,15 +128,8 @@ class Vfs {
   using FifoOpener = std::function<base::Result<FileRef>(Task&, const Path&, uint32_t flags)>;
   void SetFifoOpener(FifoOpener opener);
 
-  // What mount(2) can make, by the name of its type: set before the first task runs.
-  using FileSystemFactory =
-      std::function<base::Result<FileSystemRef>(Task&, std::string_view options)>;
-  void RegisterFileSystem(std::string type, FileSystemFactory factory);
-  // ENODEV for a type that nobody registered.
-  base::Result<FileSystemRef> MakeFileSystem(Task& task, std::string_view type,
-                                             std::string_view options);
-  // The registered types, for /proc/filesystems.
-  std::vector<std::string> FileSystemTypes() const;
+  // What mount(2) can make: set before the first task runs.
+  FileSystemTypes& file_system_types();  // file_system_type.h
 
   // Process record locks that sleep.
   LockWaits& lock_waits();

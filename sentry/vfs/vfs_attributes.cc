@@ -19,7 +19,7 @@ namespace {
 
 Result<void> MayChangeOwner(const Credentials& who, const Attributes& old,
                             const AttributeChanges& changes) {
-  if (who.HasCapability(CAP_CHOWN)) return {};
+  if (who.HasCapabilityOver(old.uid, old.gid, CAP_CHOWN)) return {};
   const bool owner = old.uid == who.fsuid;
   if (changes.uid && !(owner && *changes.uid == old.uid)) return Errno(EPERM);
   if (changes.gid && !(owner && (*changes.gid == old.gid || who.InGroup(*changes.gid))))
@@ -46,7 +46,8 @@ uint32_t NotifyMask(const AttributeChanges& changes) {
 uint32_t ModeWithoutPrivileges(const Attributes& attributes, const Credentials& who) {
   uint32_t mode = attributes.mode & ~static_cast<uint32_t>(S_ISUID);
   const bool group_can_execute = (attributes.mode & S_IXGRP) != 0;
-  if (group_can_execute || (!who.InGroup(attributes.gid) && !who.HasCapability(CAP_FSETID))) {
+  if (group_can_execute || (!who.InGroup(attributes.gid) &&
+                            !who.HasCapabilityOver(attributes.uid, attributes.gid, CAP_FSETID))) {
     mode &= ~static_cast<uint32_t>(S_ISGID);
   }
   return mode & 07777U;
@@ -55,6 +56,7 @@ uint32_t ModeWithoutPrivileges(const Attributes& attributes, const Credentials& 
 Result<void> DropPrivilegesBeforeWrite(Inode& inode, const Credentials& who) {
   if (who.HasCapability(CAP_FSETID) || inode.type() != S_IFREG) return {};
   const Attributes attributes = TRY(inode.GetAttributes());
+  if (who.HasCapabilityOver(attributes.uid, attributes.gid, CAP_FSETID)) return {};
   if ((attributes.mode & (S_ISUID | S_ISGID)) == 0) return {};
   const uint32_t mode = ModeWithoutPrivileges(attributes, who);
   if (mode == (attributes.mode & 07777U)) return {};
@@ -69,13 +71,14 @@ Result<void> Vfs::SetAttributes(const Caller& caller, const Path& path,
   Inode& inode = *path.dentry->inode();
   const Credentials& who = caller.credentials();
   const Attributes old = TRY(inode.GetAttributes());
-  const bool owner = old.uid == who.fsuid || who.HasCapability(CAP_FOWNER);
+  const bool owner = old.uid == who.fsuid || who.HasCapabilityOver(old.uid, old.gid, CAP_FOWNER);
   AttributeChanges changes = wanted;
   if (changes.size) {
     if (old.IsDirectory()) return Errno(EISDIR);
     if (!old.IsRegular()) return Errno(EINVAL);
     TRY(inode.CheckPermission(who, W_OK));
-    if (!who.HasCapability(CAP_FSETID) && (old.mode & (S_ISUID | S_ISGID)) != 0) {
+    if (!who.HasCapabilityOver(old.uid, old.gid, CAP_FSETID) &&
+        (old.mode & (S_ISUID | S_ISGID)) != 0) {
       changes.mode = ModeWithoutPrivileges(old, who);
     }
   }
@@ -89,7 +92,8 @@ Result<void> Vfs::SetAttributes(const Caller& caller, const Path& path,
     if (old.IsSymlink()) return Errno(EOPNOTSUPP);
     if (!owner) return Errno(EPERM);
     changes.mode = *wanted.mode & 07777U;
-    if (!who.InGroup(changes.gid.value_or(old.gid)) && !who.HasCapability(CAP_FSETID)) {
+    if (!who.InGroup(changes.gid.value_or(old.gid)) &&
+        !who.HasCapabilityOver(old.uid, old.gid, CAP_FSETID)) {
       *changes.mode &= ~static_cast<uint32_t>(S_ISGID);
     }
   }

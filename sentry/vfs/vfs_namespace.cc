@@ -133,11 +133,12 @@ Result<void> Vfs::Unlink(const Caller& caller, const Path& base, std::string_vie
   if (victim == nullptr) return Errno(ENOENT);
   if (walker.must_be_directory()) return Errno(victim->is_directory() ? EISDIR : ENOTDIR);
   TRY(MayDelete(caller, *directory.dentry, *victim, false));
-  if (victim->has_mounts()) return Errno(EBUSY);
+  if (impl_->IsMountpoint(caller, *victim)) return Errno(EBUSY);
   Inode& parent = *directory.dentry->inode();
   Inode& inode = *victim->inode();
   TRY(parent.Unlink(walker.last(), inode));
   impl_->cache.Remove(directory.dentry, *victim, LeavesNegative(*directory.dentry));
+  if (victim->has_mounts()) impl_->mounts->DetachFrom(*victim);
   if (inode.file_system().watch_count().load(std::memory_order_relaxed) != 0) {
     NotifyInode(inode, IN_ATTRIB);
     NotifyInode(parent, IN_DELETE, walker.last());
@@ -168,7 +169,7 @@ Result<void> Vfs::RemoveDirectory(const Caller& caller, const Path& base, std::s
   victim = TRY(impl_->Lookup(directory.dentry, walker.last(), true));
   if (victim == nullptr) return Errno(ENOENT);
   TRY(MayDelete(caller, *directory.dentry, *victim, true));
-  if (victim->has_mounts()) return Errno(EBUSY);
+  if (impl_->IsMountpoint(caller, *victim)) return Errno(EBUSY);
   Inode& parent = *directory.dentry->inode();
   {
     // Nothing may appear in it between the look inside and its end.
@@ -176,6 +177,7 @@ Result<void> Vfs::RemoveDirectory(const Caller& caller, const Path& base, std::s
     TRY(parent.RemoveDirectory(walker.last(), *victim->inode()));
     impl_->cache.Remove(directory.dentry, *victim, LeavesNegative(*directory.dentry));
   }
+  if (victim->has_mounts()) impl_->mounts->DetachFrom(*victim);
   NotifyInode(parent, IN_DELETE | IN_ISDIR, walker.last());
   NotifyInode(*victim->inode(), IN_DELETE_SELF);
   return {};

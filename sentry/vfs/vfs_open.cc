@@ -44,7 +44,10 @@ Result<void> MayOpen(const Caller& caller, const Path& path, uint32_t flags) {
       break;
     case S_IFBLK:
     case S_IFCHR:
-      if ((path.mount->flags.load(std::memory_order_relaxed) & MS_NODEV) != 0) return Errno(EACCES);
+      if (path.mount->has_flag(MS_NODEV)) return Errno(EACCES);
+      // What a user namespace mounts holds no devices but the file system's own.
+      if (path.mount->file_system->owner() != nullptr && !inode.HandlesOwnOpen())
+        return Errno(EACCES);
       break;
     case S_IFREG:
       if (writes && path.mount->file_system->read_only()) return Errno(EROFS);
@@ -53,9 +56,11 @@ Result<void> MayOpen(const Caller& caller, const Path& path, uint32_t flags) {
       break;
   }
   TRY(inode.CheckPermission(caller.credentials(), mask));
-  if ((flags & O_NOATIME) != 0 && !caller.credentials().HasCapability(CAP_FOWNER) &&
-      TRY(inode.GetAttributes()).uid != caller.credentials().fsuid) {
-    return Errno(EPERM);
+  if ((flags & O_NOATIME) != 0 && !caller.credentials().HasCapability(CAP_FOWNER)) {
+    const Attributes theirs = TRY(inode.GetAttributes());
+    if (theirs.uid != caller.credentials().fsuid &&
+        !caller.credentials().HasCapabilityOver(theirs.uid, theirs.gid, CAP_FOWNER))
+      return Errno(EPERM);
   }
   if (writes && inode.type() == S_IFREG && path.mount->read_only()) return Errno(EROFS);
   return {};
@@ -118,7 +123,8 @@ Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, cons
     AttributeChanges changes;
     changes.size = 0;
     const Attributes old = TRY(inode.GetAttributes());
-    if ((old.mode & (S_ISUID | S_ISGID)) != 0 && !caller.credentials().HasCapability(CAP_FSETID)) {
+    if ((old.mode & (S_ISUID | S_ISGID)) != 0 &&
+        !caller.credentials().HasCapabilityOver(old.uid, old.gid, CAP_FSETID)) {
       changes.mode = ModeWithoutPrivileges(old, caller.credentials());
     }
     const Result<void> result = inode.SetAttributes(changes);

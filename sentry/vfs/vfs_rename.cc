@@ -90,7 +90,7 @@ Result<void> CheckNames(const RenameStep& step) {
   return {};
 }
 
-Result<void> CheckRights(const Caller& caller, const RenameStep& step) {
+Result<void> CheckRights(const Vfs::Impl& vfs, const Caller& caller, const RenameStep& step) {
   Dentry& from = *step.from.directory().dentry;
   Dentry& to = *step.to.directory().dentry;
   const bool is_directory = step.moved->is_directory();
@@ -108,8 +108,8 @@ Result<void> CheckRights(const Caller& caller, const RenameStep& step) {
       TRY(step.replaced->inode()->CheckPermission(caller.credentials(), W_OK));
     }
   }
-  if (step.moved->has_mounts() || (step.replaced != nullptr && step.replaced->has_mounts()))
-    return Errno(EBUSY);
+  if (vfs.IsMountpoint(caller, *step.moved)) return Errno(EBUSY);
+  if (step.replaced != nullptr && vfs.IsMountpoint(caller, *step.replaced)) return Errno(EBUSY);
   return {};
 }
 
@@ -168,7 +168,7 @@ Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string
   TRY(CheckNames(step));
   // Two names of one file: nothing to do, says POSIX.
   if (step.replaced != nullptr && step.replaced->inode() == step.moved->inode()) return {};
-  TRY(CheckRights(caller, step));
+  TRY(CheckRights(*impl_, caller, step));
 
   std::optional<absl::MutexLock> replaced_lock;  // Nothing may appear in a directory that goes.
   if (step.replaced != nullptr && step.replaced->is_directory() && !step.exchange()) {
@@ -185,6 +185,8 @@ Result<void> Vfs::Rename(const Caller& caller, const Path& old_base, std::string
                                  file_system.CachesNegatives();
     impl_->cache.Move(from_dentry, step.moved, to_dentry, to.last(), leaves_negative);
   }
+  if (!step.exchange() && step.replaced != nullptr && step.replaced->has_mounts())
+    impl_->mounts->DetachFrom(*step.replaced);
   if (step.moved->is_directory()) impl_->tree_changes.fetch_add(1, std::memory_order_acq_rel);
   NotifyRename(step);
   return {};

@@ -13,6 +13,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/vfs.h"
@@ -53,10 +54,12 @@ Result<void> ChangeFile(Task& task, sentry::File& file, const AttributeChanges& 
   return file.SetAttributes(changes);
 }
 
-AttributeChanges OwnerChanges(uint32_t uid, uint32_t gid) {
+Result<AttributeChanges> OwnerChanges(Task& task, uint32_t uid, uint32_t gid) {
+  const sentry::UserNamespaceRef& space = task.own_credentials().user_namespace;
   AttributeChanges changes;
-  if (uid != kUnchanged) changes.uid = uid;
-  if (gid != kUnchanged) changes.gid = gid;
+  if (uid != kUnchanged) changes.uid = sentry::UidToGlobal(space, uid);
+  if (gid != kUnchanged) changes.gid = sentry::GidToGlobal(space, gid);
+  if (changes.uid == kUnchanged || changes.gid == kUnchanged) return Errno(EINVAL);
   return changes;
 }
 
@@ -124,7 +127,8 @@ Result<void> SetTimes(Task& task, int32_t directory_fd, UserAddr path_addr, int3
 sentry::CredentialsRef RealCredentials(const sentry::CredentialsRef& mine) {
   const sentry::Credentials& own = *mine;
   const bool fixes_up = (own.securebits & SECBIT_NO_SETUID_FIXUP) == 0;
-  const sentry::CapabilitySet effective = own.uid == 0 ? own.permitted : 0;
+  const sentry::CapabilitySet effective =
+      own.uid == sentry::UidToGlobal(own.user_namespace, 0) ? own.permitted : 0;
   if (own.fsuid == own.uid && own.fsgid == own.gid && (!fixes_up || own.effective == effective)) {
     return mine;
   }
@@ -163,7 +167,7 @@ Result<void> Fchownat(Task& task, int32_t directory_fd, UserAddr path_addr, uint
   if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
   const std::string path = TRY(CopyInPath(task, path_addr));
   return VfsOf(task).SetAttributes(task, TRY(WalkAt(task, directory_fd, path, flags)),
-                                   OwnerChanges(uid, gid));
+                                   TRY(OwnerChanges(task, uid, gid)));
 }
 
 Result<void> Chown(Task& task, UserAddr path, uint32_t uid, uint32_t gid) {
@@ -176,7 +180,7 @@ Result<void> Lchown(Task& task, UserAddr path, uint32_t uid, uint32_t gid) {
 
 Result<void> Fchown(Task& task, int32_t fd, uint32_t uid, uint32_t gid) {
   const FileRef file = TRY(task.fds().GetForIo(fd));
-  return ChangeFile(task, *file, OwnerChanges(uid, gid));
+  return ChangeFile(task, *file, TRY(OwnerChanges(task, uid, gid)));
 }
 
 Result<void> Utimensat(Task& task, int32_t directory_fd, UserAddr path, UserAddr times,

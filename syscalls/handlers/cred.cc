@@ -11,7 +11,9 @@
 #include "sentry/kernel/credentials.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/user_namespace.h"
 
 namespace syscalls {
 namespace {
@@ -39,14 +41,40 @@ bool IsSet(const Credentials& credentials, int bit) {
 // capabilities(7), "Effect of user ID changes on capabilities".
 void AdjustCapabilities(Credentials& changed, const Credentials& old) {
   if (IsSet(old, SECURE_NO_SETUID_FIXUP)) return;
-  const bool had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-  const bool has_root = changed.uid == 0 || changed.euid == 0 || changed.suid == 0;
+  const uint32_t root = sentry::UidToGlobal(old.user_namespace, 0);
+  const bool had_root = old.uid == root || old.euid == root || old.suid == root;
+  const bool has_root = changed.uid == root || changed.euid == root || changed.suid == root;
   if (had_root && !has_root) {
     if (!changed.keep_capabilities) changed.permitted = changed.effective = 0;
     changed.ambient = 0;
   }
-  if (old.euid == 0 && changed.euid != 0) changed.effective = 0;
-  if (old.euid != 0 && changed.euid == 0) changed.effective = changed.permitted;
+  if (old.euid == root && changed.euid != root) changed.effective = 0;
+  if (old.euid != root && changed.euid == root) changed.effective = changed.permitted;
+}
+
+uint32_t Seen(Task& task, uint32_t uid) {
+  return sentry::UidSeenFrom(task.own_credentials().user_namespace, uid);
+}
+uint32_t SeenGroup(Task& task, uint32_t gid) {
+  return sentry::GidSeenFrom(task.own_credentials().user_namespace, gid);
+}
+
+// Arguments that may say "unchanged". EINVAL for ids that are not mapped.
+Result<void> ToGlobalIds(std::initializer_list<uint32_t*> ids, auto&& to_global) {
+  for (uint32_t* id : ids) {
+    if (*id == kUnchanged) continue;
+    *id = to_global(*id);
+    if (*id == kUnchanged) return Errno(EINVAL);
+  }
+  return {};
+}
+Result<void> ToGlobalUids(Task& task, std::initializer_list<uint32_t*> ids) {
+  const sentry::UserNamespaceRef& space = task.own_credentials().user_namespace;
+  return ToGlobalIds(ids, [&](uint32_t id) { return sentry::UidToGlobal(space, id); });
+}
+Result<void> ToGlobalGids(Task& task, std::initializer_list<uint32_t*> ids) {
+  const sentry::UserNamespaceRef& space = task.own_credentials().user_namespace;
+  return ToGlobalIds(ids, [&](uint32_t id) { return sentry::GidToGlobal(space, id); });
 }
 
 template <typename Change>
@@ -76,16 +104,17 @@ Result<void> CopyOutThree(Task& task,
 
 }  // namespace
 
-Result<uint32_t> GetUid(Task& task) { return task.own_credentials().uid; }
-Result<uint32_t> GetEuid(Task& task) { return task.own_credentials().euid; }
-Result<uint32_t> GetGid(Task& task) { return task.own_credentials().gid; }
-Result<uint32_t> GetEgid(Task& task) { return task.own_credentials().egid; }
+Result<uint32_t> GetUid(Task& task) { return Seen(task, task.own_credentials().uid); }
+Result<uint32_t> GetEuid(Task& task) { return Seen(task, task.own_credentials().euid); }
+Result<uint32_t> GetGid(Task& task) { return SeenGroup(task, task.own_credentials().gid); }
+Result<uint32_t> GetEgid(Task& task) { return SeenGroup(task, task.own_credentials().egid); }
 
 Result<void> SetUid(Task& task, uint32_t uid) {
+  uid = sentry::UidToGlobal(task.own_credentials().user_namespace, uid);
   if (uid == kUnchanged) return Errno(EINVAL);
   return ChangeCredentials(task, [uid](Credentials& changed) -> Result<void> {
     const Credentials old = changed;
-    if (old.HasCapability(CAP_SETUID)) {
+    if (old.HasOwnCapability(CAP_SETUID)) {
       changed.uid = changed.suid = uid;
     } else if (!OneOf(uid, {old.uid, old.suid})) {
       return Errno(EPERM);
@@ -97,9 +126,10 @@ Result<void> SetUid(Task& task, uint32_t uid) {
 }
 
 Result<void> SetGid(Task& task, uint32_t gid) {
+  gid = sentry::GidToGlobal(task.own_credentials().user_namespace, gid);
   if (gid == kUnchanged) return Errno(EINVAL);
   return ChangeCredentials(task, [gid](Credentials& changed) -> Result<void> {
-    if (changed.HasCapability(CAP_SETGID)) {
+    if (changed.HasOwnCapability(CAP_SETGID)) {
       changed.gid = changed.sgid = gid;
     } else if (!OneOf(gid, {changed.gid, changed.sgid})) {
       return Errno(EPERM);
@@ -110,9 +140,10 @@ Result<void> SetGid(Task& task, uint32_t gid) {
 }
 
 Result<void> SetReUid(Task& task, uint32_t real, uint32_t effective) {
+  TRY(ToGlobalUids(task, {&real, &effective}));
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
     const Credentials old = changed;
-    const bool privileged = old.HasCapability(CAP_SETUID);
+    const bool privileged = old.HasOwnCapability(CAP_SETUID);
     if (real != kUnchanged) {
       if (!privileged && !OneOf(real, {old.uid, old.euid})) return Errno(EPERM);
       changed.uid = real;
@@ -130,9 +161,10 @@ Result<void> SetReUid(Task& task, uint32_t real, uint32_t effective) {
 }
 
 Result<void> SetReGid(Task& task, uint32_t real, uint32_t effective) {
+  TRY(ToGlobalGids(task, {&real, &effective}));
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
     const Credentials old = changed;
-    const bool privileged = old.HasCapability(CAP_SETGID);
+    const bool privileged = old.HasOwnCapability(CAP_SETGID);
     if (real != kUnchanged) {
       if (!privileged && !OneOf(real, {old.gid, old.egid})) return Errno(EPERM);
       changed.gid = real;
@@ -149,10 +181,11 @@ Result<void> SetReGid(Task& task, uint32_t real, uint32_t effective) {
 }
 
 Result<void> SetResUid(Task& task, uint32_t real, uint32_t effective, uint32_t saved) {
+  TRY(ToGlobalUids(task, {&real, &effective, &saved}));
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
     const Credentials old = changed;
     for (const uint32_t id : {real, effective, saved}) {
-      if (id == kUnchanged || old.HasCapability(CAP_SETUID)) continue;
+      if (id == kUnchanged || old.HasOwnCapability(CAP_SETUID)) continue;
       if (!OneOf(id, {old.uid, old.euid, old.suid})) return Errno(EPERM);
     }
     if (real != kUnchanged) changed.uid = real;
@@ -165,10 +198,11 @@ Result<void> SetResUid(Task& task, uint32_t real, uint32_t effective, uint32_t s
 }
 
 Result<void> SetResGid(Task& task, uint32_t real, uint32_t effective, uint32_t saved) {
+  TRY(ToGlobalGids(task, {&real, &effective, &saved}));
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
     const Credentials old = changed;
     for (const uint32_t id : {real, effective, saved}) {
-      if (id == kUnchanged || old.HasCapability(CAP_SETGID)) continue;
+      if (id == kUnchanged || old.HasOwnCapability(CAP_SETGID)) continue;
       if (!OneOf(id, {old.gid, old.egid, old.sgid})) return Errno(EPERM);
     }
     if (real != kUnchanged) changed.gid = real;
@@ -182,27 +216,34 @@ Result<void> SetResGid(Task& task, uint32_t real, uint32_t effective, uint32_t s
 Result<void> GetResUid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective,
                        UserOut<uint32_t> saved) {
   const Credentials& own = task.own_credentials();
-  return CopyOutThree(task, {{{real, own.uid}, {effective, own.euid}, {saved, own.suid}}});
+  return CopyOutThree(task, {{{real, Seen(task, own.uid)},
+                              {effective, Seen(task, own.euid)},
+                              {saved, Seen(task, own.suid)}}});
 }
 
 Result<void> GetResGid(Task& task, UserOut<uint32_t> real, UserOut<uint32_t> effective,
                        UserOut<uint32_t> saved) {
   const Credentials& own = task.own_credentials();
-  return CopyOutThree(task, {{{real, own.gid}, {effective, own.egid}, {saved, own.sgid}}});
+  return CopyOutThree(task, {{{real, SeenGroup(task, own.gid)},
+                              {effective, SeenGroup(task, own.egid)},
+                              {saved, SeenGroup(task, own.sgid)}}});
 }
 
 // setfsuid(2) has no errors: it returns the old value, changed or not.
 Result<uint32_t> SetFsUid(Task& task, uint32_t uid) {
-  const uint32_t previous = task.own_credentials().fsuid;
+  const uint32_t previous = Seen(task, task.own_credentials().fsuid);
+  uid = sentry::UidToGlobal(task.own_credentials().user_namespace, uid);
   if (uid == kUnchanged) return previous;
   const Result<void> changed = ChangeCredentials(task, [uid](Credentials& next) -> Result<void> {
     const Credentials old = next;
-    if (!old.HasCapability(CAP_SETUID) && !OneOf(uid, {old.uid, old.euid, old.suid, old.fsuid}))
+    if (!old.HasOwnCapability(CAP_SETUID) && !OneOf(uid, {old.uid, old.euid, old.suid, old.fsuid}))
       return Errno(EPERM);
     next.fsuid = uid;
     if (IsSet(old, SECURE_NO_SETUID_FIXUP)) return {};
-    if (old.fsuid == 0 && uid != 0) next.effective &= ~kFileSystemCapabilities;
-    if (old.fsuid != 0 && uid == 0) next.effective |= next.permitted & kFileSystemCapabilities;
+    const uint32_t root = sentry::UidToGlobal(old.user_namespace, 0);
+    if (old.fsuid == root && uid != root) next.effective &= ~kFileSystemCapabilities;
+    if (old.fsuid != root && uid == root)
+      next.effective |= next.permitted & kFileSystemCapabilities;
     return {};
   });
   (void)changed;  // A refusal shows by the unchanged value of the next call.
@@ -210,10 +251,11 @@ Result<uint32_t> SetFsUid(Task& task, uint32_t uid) {
 }
 
 Result<uint32_t> SetFsGid(Task& task, uint32_t gid) {
-  const uint32_t previous = task.own_credentials().fsgid;
+  const uint32_t previous = SeenGroup(task, task.own_credentials().fsgid);
+  gid = sentry::GidToGlobal(task.own_credentials().user_namespace, gid);
   if (gid == kUnchanged) return previous;
   const Result<void> changed = ChangeCredentials(task, [gid](Credentials& next) -> Result<void> {
-    if (!next.HasCapability(CAP_SETGID) &&
+    if (!next.HasOwnCapability(CAP_SETGID) &&
         !OneOf(gid, {next.gid, next.egid, next.sgid, next.fsgid}))
       return Errno(EPERM);
     next.fsgid = gid;
@@ -229,15 +271,24 @@ Result<int32_t> GetGroups(Task& task, int32_t size, UserAddr list) {
   if (size < 0) return Errno(EINVAL);
   if (size == 0) return count;
   if (count > size) return Errno(EINVAL);
-  TRY(task.memory().CopyOutArray<uint32_t>(list, groups));
+  std::vector<uint32_t> seen = groups;
+  for (uint32_t& group : seen) group = SeenGroup(task, group);
+  TRY(task.memory().CopyOutArray<uint32_t>(list, seen));
   return count;
 }
 
 Result<void> SetGroups(Task& task, int32_t size, UserAddr list) {
-  if (!task.own_credentials().HasCapability(CAP_SETGID)) return Errno(EPERM);
+  const sentry::UserNamespaceRef& space = task.own_credentials().user_namespace;
+  if (!task.own_credentials().HasOwnCapability(CAP_SETGID) ||
+      (space != nullptr && !space->setgroups_allowed()))
+    return Errno(EPERM);
   if (size < 0 || size > kGroupsMax) return Errno(EINVAL);
   std::vector<uint32_t> groups =
       TRY(task.memory().CopyInArray<uint32_t>(list, static_cast<size_t>(size)));
+  for (uint32_t& group : groups) {
+    group = sentry::GidToGlobal(space, group);
+    if (group == kUnchanged) return Errno(EINVAL);
+  }
   std::sort(groups.begin(), groups.end());
   return ChangeCredentials(task, [&groups](Credentials& changed) -> Result<void> {
     changed.groups = std::move(groups);
@@ -282,7 +333,7 @@ Result<void> CapGet(Task& task, UserAddr header_address, UserAddr data) {
   if (header.pid < 0) return Errno(EINVAL);
   sentry::CredentialsRef credentials = task.credentials();
   if (header.pid != 0) {
-    const sentry::TaskRef other = task.kernel().pids().FindTask(header.pid);
+    const sentry::TaskRef other = sentry::FindTaskFor(task, header.pid);
     if (other == nullptr) return Errno(ESRCH);
     credentials = other->credentials();
   }
@@ -299,7 +350,7 @@ Result<void> CapGet(Task& task, UserAddr header_address, UserAddr data) {
 Result<void> CapSet(Task& task, UserAddr header_address, UserAddr data) {
   const CapHeader header = TRY(task.CopyIn(base::UserIn<CapHeader>(header_address)));
   const size_t words = TRY(CapWords(task, header_address, header));
-  if (header.pid != 0 && header.pid != task.tid()) return Errno(EPERM);
+  if (header.pid != 0 && header.pid != sentry::SeenBy(task, task.tid())) return Errno(EPERM);
   const std::vector<CapData> in = TRY(task.memory().CopyInArray<CapData>(data, words));
   CapabilitySet effective = 0, permitted = 0, inheritable = 0;
   for (size_t i = 0; i < words; ++i) {
@@ -311,7 +362,7 @@ Result<void> CapSet(Task& task, UserAddr header_address, UserAddr data) {
   permitted &= sentry::kAllCapabilities;
   inheritable &= sentry::kAllCapabilities;
   return ChangeCredentials(task, [=](Credentials& changed) -> Result<void> {
-    const bool may_set = changed.HasCapability(CAP_SETPCAP);
+    const bool may_set = changed.HasOwnCapability(CAP_SETPCAP);
     if (!may_set && (inheritable & ~(changed.inheritable | changed.permitted)) != 0)
       return Errno(EPERM);
     if ((inheritable & ~(changed.inheritable | changed.bounding)) != 0) return Errno(EPERM);

@@ -8,6 +8,7 @@
 
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/directory_notice.h"
 #include "sentry/vfs/file.h"
@@ -107,7 +108,7 @@ Result<uint64_t> GetLock(Task& task, File& file, UserInOut<AbiFlock> pointer, bo
     request.length = conflict->last == RecordLock::kLastByte
                          ? 0
                          : static_cast<int64_t>(conflict->last - conflict->start + 1);
-    request.pid = conflict->pid;
+    request.pid = sentry::SeenBy(task, conflict->pid);
   }
   TRY(task.CopyOut(pointer, request));
   return uint64_t{0};
@@ -159,12 +160,16 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
       const auto number = static_cast<int32_t>(argument);
       if (number == std::numeric_limits<int32_t>::min()) return Errno(EINVAL);
       const FileOwner::Id wanted =
-          number < 0 ? FileOwner::Id{Kind::kGroup, -number} : FileOwner::Id{Kind::kProcess, number};
+          number < 0 ? FileOwner::Id{Kind::kGroup, sentry::ToGlobal(task, -number)}
+                     : FileOwner::Id{Kind::kProcess, sentry::ToGlobal(task, number)};
+      if (number != 0 && wanted.number == 0) return Errno(ESRCH);
       TRY(file.owner().Set(task, wanted));
       return uint64_t{0};
     }
-    case F_GETOWN:
-      return static_cast<uint64_t>(int64_t{id.kind == Kind::kGroup ? -id.number : id.number});
+    case F_GETOWN: {
+      const int32_t seen = sentry::SeenBy(task, id.number);
+      return static_cast<uint64_t>(int64_t{id.kind == Kind::kGroup ? -seen : seen});
+    }
     case F_SETSIG:
       if (argument > static_cast<uint64_t>(sentry::kSignalMax)) return Errno(EINVAL);
       file.owner().SetSignal(static_cast<int32_t>(argument));
@@ -174,11 +179,13 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
     case F_SETOWN_EX: {
       const OwnerEx owner = TRY(task.CopyIn(base::UserIn<OwnerEx>(UserAddr(argument))));
       if (owner.type < F_OWNER_TID || owner.type > F_OWNER_PGRP) return Errno(EINVAL);
-      TRY(file.owner().Set(task, {static_cast<Kind>(owner.type), owner.pid}));
+      const int32_t number = sentry::ToGlobal(task, owner.pid);
+      if (owner.pid != 0 && number == 0) return Errno(ESRCH);
+      TRY(file.owner().Set(task, {static_cast<Kind>(owner.type), number}));
       return uint64_t{0};
     }
     default: {
-      const OwnerEx answer{static_cast<int32_t>(id.kind), id.number};
+      const OwnerEx answer{static_cast<int32_t>(id.kind), sentry::SeenBy(task, id.number)};
       TRY(task.CopyOut(base::UserOut<OwnerEx>(UserAddr(argument)), answer));
       return uint64_t{0};
     }

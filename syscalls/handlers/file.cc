@@ -5,10 +5,12 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/lease.h"
+#include "sentry/vfs/mounts.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs.h"
 #include "syscalls/handlers/paths.h"
@@ -47,7 +49,8 @@ Result<void> Fdatasync(Task& task, int32_t fd) { return SyncFile(task, fd, true)
 
 Result<void> Sync(Task& task) {
   // sync(2) has no errors to tell.
-  for (const auto& mount : VfsOf(task).Mounts()) (void)mount->file_system->Sync().ok();
+  for (const auto& mount : VfsOf(task).mounts().MountsOf(*task.own_namespaces().mount))
+    (void)mount->file_system->Sync().ok();
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "syscalls/handlers/time_values.h"
 
@@ -202,7 +203,7 @@ Result<void> SetRobustList(Task& task, UserAddr head, uint64_t bytes) {
 // get_robust_list(2), guarded as ptrace(2)'s PTRACE_MODE_READ_REALCREDS.
 Result<void> GetRobustList(Task& task, int32_t tid, UserOut<uint64_t> head,
                            UserOut<uint64_t> bytes) {
-  sentry::TaskRef target = tid == 0 ? task.shared_from_this() : task.kernel().pids().FindTask(tid);
+  sentry::TaskRef target = tid == 0 ? task.shared_from_this() : sentry::FindTaskFor(task, tid);
   if (target == nullptr) return Errno(ESRCH);
   if (&target->group() != &task.group()) {
     const sentry::CredentialsRef theirs = target->credentials();

@@ -8,8 +8,10 @@
 #include <string>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/release.h"
+#include "sentry/kernel/small_namespaces.h"
 #include "sentry/kernel/task.h"
 #include "sentry/mm/io_buffer.h"
 
@@ -48,7 +50,8 @@ std::array<char, 65> Field(std::string_view text) {
 }
 
 Result<std::string> CopyInName(Task& task, UserAddr name, int32_t length) {
-  if (!task.own_credentials().HasCapability(CAP_SYS_ADMIN)) return Errno(EPERM);
+  if (!task.own_credentials().HasCapabilityIn(task.own_namespaces().uts->owner(), CAP_SYS_ADMIN))
+    return Errno(EPERM);
   if (length < 0 || length > kNameBytesMax) return Errno(EINVAL);
   std::string text(static_cast<size_t>(length), '\0');
   TRY(task.memory().CopyInExactly(name, std::as_writable_bytes(std::span<char>(text))));
@@ -58,13 +61,13 @@ Result<std::string> CopyInName(Task& task, UserAddr name, int32_t length) {
 }  // namespace
 
 Result<void> Uname(Task& task, UserAddr name) {
-  const sentry::Kernel& kernel = task.kernel();
+  const sentry::UtsNamespace& uts = *task.own_namespaces().uts;
   const UtsName names{Field("Linux"),
-                      Field(kernel.host_name()),
+                      Field(uts.host_name()),
                       Field(sentry::kReleaseName),
                       Field(sentry::kReleaseVersion),
                       Field("x86_64"),
-                      Field(kernel.domain_name())};
+                      Field(uts.domain_name())};
   return task.CopyOut(UserOut<UtsName>(name), names);
 }
 
@@ -82,12 +85,12 @@ Result<void> SysInfo(Task& task, UserAddr info) {
 }
 
 Result<void> SetHostName(Task& task, UserAddr name, int32_t length) {
-  task.kernel().set_host_name(TRY(CopyInName(task, name, length)));
+  task.own_namespaces().uts->set_host_name(TRY(CopyInName(task, name, length)));
   return {};
 }
 
 Result<void> SetDomainName(Task& task, UserAddr name, int32_t length) {
-  task.kernel().set_domain_name(TRY(CopyInName(task, name, length)));
+  task.own_namespaces().uts->set_domain_name(TRY(CopyInName(task, name, length)));
   return {};
 }
 

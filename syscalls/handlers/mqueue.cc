@@ -12,7 +12,7 @@
 #include <string>
 
 #include "sentry/fs/mqueue/mqueue.h"
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
@@ -52,7 +52,7 @@ struct Sigevent {
 };
 static_assert(sizeof(Sigevent) == 64);
 
-sentry::MqueueFileSystem& QueuesOf(Task& task) { return task.kernel().ipc().mqueue(); }
+sentry::MqueueFileSystem& QueuesOf(Task& task) { return sentry::IpcObjectsOf(task).mqueue(); }
 
 Result<std::string> NameFrom(Task& task, UserAddr name) {
   return task.memory().CopyInString(name, sentry::kPathBytesMax);

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
@@ -25,7 +25,7 @@ namespace {
 
 constexpr int32_t kMsgCopy = 040000;  // MSG_COPY
 
-MsgRegistry& RegistryOf(Task& task) { return task.kernel().ipc().msg(); }
+MsgRegistry& RegistryOf(Task& task) { return sentry::IpcObjectsOf(task).msg(); }
 
 // Neither call is made again after a handler has run, whatever SA_RESTART says.
 template <typename T>

@@ -78,7 +78,8 @@ Result<void> Rename(Task& task, UserAddr old_path, UserAddr new_path) {
 Result<void> Linkat(Task& task, int32_t old_fd, UserAddr old_addr, int32_t new_fd,
                     UserAddr new_addr, int32_t flags) {
   if ((flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)) != 0) return Errno(EINVAL);
-  if ((flags & AT_EMPTY_PATH) != 0 && !task.own_credentials().HasCapability(CAP_DAC_READ_SEARCH)) {
+  if ((flags & AT_EMPTY_PATH) != 0 &&
+      !task.own_credentials().HasOwnCapability(CAP_DAC_READ_SEARCH)) {
     return Errno(ENOENT);
   }
   const std::string old_path = TRY(CopyInPath(task, old_addr));
@@ -148,7 +149,7 @@ Result<void> Chroot(Task& task, UserAddr path_addr) {
   options.directory_only = true;
   Path found = TRY(VfsOf(task).Walk(caller, {}, path, options));
   TRY(found.dentry->inode()->CheckPermission(caller.credentials(), X_OK));
-  if (!caller.credentials().HasCapability(CAP_SYS_CHROOT)) return Errno(EPERM);
+  if (!caller.credentials().HasOwnCapability(CAP_SYS_CHROOT)) return Errno(EPERM);
   task.fs().set_root(std::move(found));
   return {};
 }

@@ -12,6 +12,7 @@
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/trace_access.h"
 #include "sentry/signal/signal_info.h"
@@ -40,7 +41,7 @@ constexpr uint32_t kSignalProcessGroup = 4;
 Result<int32_t> PidfdOpen(Task& task, int32_t pid, uint32_t flags) {
   if ((flags & ~(kPidfdNonblock | kPidfdThread)) != 0) return Errno(EINVAL);
   if (pid <= 0) return Errno(EINVAL);
-  const TaskRef found = task.kernel().pids().FindTask(pid);
+  const TaskRef found = sentry::FindTaskFor(task, pid);
   if (found == nullptr) return Errno(ESRCH);
   const bool thread = (flags & kPidfdThread) != 0;
   if (!thread && !found->is_leader()) return Errno(EINVAL);

@@ -80,7 +80,8 @@ Result<uint64_t> SetSecureBits(Task& task, uint64_t value) {
   const uint32_t old = own.securebits | (own.keep_capabilities ? 1U << SECURE_KEEP_CAPS : 0);
   const uint32_t locked = (old & SECURE_ALL_LOCKS) >> 1;
   const bool touches_locked = (locked & (old ^ bits)) != 0 || (old & SECURE_ALL_LOCKS & ~bits) != 0;
-  if (touches_locked || (value & ~uint64_t{kAllSecureBits}) != 0 || !own.HasCapability(CAP_SETPCAP))
+  if (touches_locked || (value & ~uint64_t{kAllSecureBits}) != 0 ||
+      !own.HasOwnCapability(CAP_SETPCAP))
     return Errno(EPERM);
   return ChangeCredentials(task, [bits](Credentials& changed) -> Result<void> {
     changed.securebits = bits & ~(1U << SECURE_KEEP_CAPS);
@@ -90,7 +91,7 @@ Result<uint64_t> SetSecureBits(Task& task, uint64_t value) {
 }
 
 Result<uint64_t> DropBounding(Task& task, uint64_t capability) {
-  if (!task.own_credentials().HasCapability(CAP_SETPCAP)) return Errno(EPERM);
+  if (!task.own_credentials().HasOwnCapability(CAP_SETPCAP)) return Errno(EPERM);
   if (capability > CAP_LAST_CAP) return Errno(EINVAL);
   return ChangeCredentials(task, [capability](Credentials& changed) -> Result<void> {
     changed.bounding &= ~(uint64_t{1} << capability);

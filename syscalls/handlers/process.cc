@@ -14,13 +14,18 @@
 #include <string>
 #include <vector>
 
+#include "sentry/fs/nsfs/nsfs.h"
 #include "sentry/kernel/child_wait.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespace_change.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_clone.h"
+#include "sentry/kernel/trace_access.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/signal/signal_info.h"
 #include "syscalls/abi/rusage.h"
 
@@ -52,25 +57,42 @@ static_assert(sizeof(CloneArgs) == 88);
 Result<std::shared_ptr<ThreadGroup>> GroupOf(Task& task, int32_t pid) {
   if (pid == 0) return task.group_ref();
   // As Linux, which takes any thread's id here.
-  const TaskRef found = task.kernel().pids().FindTask(pid);
+  const TaskRef found = sentry::FindTaskFor(task, pid);
   if (found == nullptr) return Errno(ESRCH);
   return found->group_ref();
 }
 
+// For wait(2): -1 is nobody's id.
+int32_t GlobalOrNone(Task& task, int32_t id) {
+  const int32_t global = sentry::ToGlobal(task, id);
+  return global == 0 ? -1 : global;
+}
+
 }  // namespace
 
-Result<int32_t> GetPid(Task& task) { return task.group().id(); }
-Result<int32_t> GetTid(Task& task) { return task.tid(); }
-Result<int32_t> GetPpid(Task& task) { return task.group().parent_id(); }
-Result<int32_t> GetPgrp(Task& task) { return task.group().process_group_id(); }
+Result<int32_t> GetPid(Task& task) { return sentry::SeenBy(task, task.group().id()); }
+Result<int32_t> GetTid(Task& task) { return sentry::SeenBy(task, task.tid()); }
+Result<int32_t> GetPpid(Task& task) { return sentry::SeenBy(task, task.group().parent_id()); }
+Result<int32_t> GetPgrp(Task& task) {
+  return sentry::SeenBy(task, task.group().process_group_id());
+}
 Result<int32_t> GetPgid(Task& task, int32_t pid) {
-  return TRY(GroupOf(task, pid))->process_group_id();
+  return sentry::SeenBy(task, TRY(GroupOf(task, pid))->process_group_id());
 }
-Result<int32_t> GetSid(Task& task, int32_t pid) { return TRY(GroupOf(task, pid))->session_id(); }
+Result<int32_t> GetSid(Task& task, int32_t pid) {
+  return sentry::SeenBy(task, TRY(GroupOf(task, pid))->session_id());
+}
 Result<void> SetPgid(Task& task, int32_t pid, int32_t pgid) {
-  return sentry::JobControl::SetProcessGroup(task, pid, pgid);
+  // A number that means nothing here means nothing anywhere.
+  const auto global = [&](int32_t id) {
+    const int32_t found = sentry::ToGlobal(task, id);
+    return id > 0 && found == 0 ? INT32_MAX : found;
+  };
+  return sentry::JobControl::SetProcessGroup(task, global(pid), global(pgid));
 }
-Result<int32_t> SetSid(Task& task) { return sentry::JobControl::SetSession(task); }
+Result<int32_t> SetSid(Task& task) {
+  return sentry::SeenBy(task, TRY(sentry::JobControl::SetSession(task)));
+}
 
 Result<int32_t> Fork(Task& task) {
   CloneArguments arguments;
@@ -131,12 +153,16 @@ Result<int32_t> Clone3(Task& task, UserAddr address, uint64_t size) {
   arguments.stack = args.stack + args.stack_size;
   arguments.tls = args.tls;
   if (args.set_tid_size != 0) {
-    if (args.set_tid_size > 1)
-      return Errno(EINVAL);  // One for each nested namespace, and there is one.
-    arguments.set_tid = TRY(task.CopyIn(base::UserIn<int32_t>(UserAddr(args.set_tid))));
-    if (arguments.set_tid <= 0) return Errno(EINVAL);
+    arguments.set_tid =
+        TRY(task.memory().CopyInArray<int32_t>(UserAddr(args.set_tid), args.set_tid_size));
+    for (const int32_t wanted : arguments.set_tid) {
+      if (wanted <= 0) return Errno(EINVAL);
+    }
     const sentry::Credentials& own = task.own_credentials();
-    if (!own.HasCapability(CAP_SYS_ADMIN) && !own.HasCapability(CAP_CHECKPOINT_RESTORE))
+    const sentry::PidViewRef& view = task.group().pid_view();
+    const sentry::UserNamespaceRef owner = view == nullptr ? nullptr : view->owner();
+    if (!own.HasCapabilityIn(owner, CAP_SYS_ADMIN) &&
+        !own.HasCapabilityIn(owner, CAP_CHECKPOINT_RESTORE))
       return Errno(EPERM);
   }
   return sentry::TaskClone::Clone(task, arguments);
@@ -153,13 +179,31 @@ Result<void> Unshare(Task& task, uint64_t flags) {
       task.group().live_tasks() > 1) {
     return Errno(EINVAL);
   }
-  if ((flags & kNamespaces) != 0) {
-    return Errno(task.own_credentials().HasCapability(CAP_SYS_ADMIN) ? EINVAL : EPERM);
+  if ((flags & (kNamespaces | CLONE_NEWUSER)) != 0) {
+    TRY(sentry::NamespaceChange::Unshare(task, flags));
+  } else if ((flags & CLONE_FS) != 0) {
+    task.UnshareFs();
   }
-  if ((flags & CLONE_NEWUSER) != 0) return Errno(EINVAL);
-  if ((flags & CLONE_FS) != 0) task.UnshareFs();
   if ((flags & CLONE_FILES) != 0) task.UnshareFds();
   return {};
+}
+
+Result<void> Setns(Task& task, int32_t fd, int32_t type) {
+  constexpr uint32_t kKinds = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
+                              CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME | CLONE_NEWUSER;
+  const auto kinds = static_cast<uint32_t>(type);
+  const sentry::FileRef file = TRY(task.fds().Get(fd));
+  if (std::shared_ptr<sentry::Namespace> space = sentry::NamespaceOf(*file)) {
+    if (kinds != 0 && kinds != static_cast<uint64_t>(space->kind())) return Errno(EINVAL);
+    return sentry::NamespaceChange::Enter(task, {std::move(space)});
+  }
+  const Result<std::shared_ptr<sentry::PidFile>> process = sentry::GetPidFile(task, fd);
+  if (!process.ok() || kinds == 0 || (kinds & ~kKinds) != 0) return Errno(EINVAL);
+  const TaskRef subject = process.value()->group()->AnyLiveTask();
+  if (subject == nullptr) return Errno(ESRCH);
+  if (!MayTrace(task.own_credentials(), &task.group(), *subject, sentry::TraceIds::kReal))
+    return Errno(EPERM);
+  return sentry::NamespaceChange::Enter(task, TRY(sentry::NamespaceChange::Of(*subject, kinds)));
 }
 
 Result<void> Exit(Task& task, int32_t status) {
@@ -183,10 +227,10 @@ Result<int32_t> Wait4(Task& task, int32_t pid, UserAddr status, int32_t options,
   request.options = static_cast<uint32_t>(options) | WEXITED;
   if (pid > 0) {
     request.which = WaitRequest::Which::kProcess;
-    request.id = pid;
+    request.id = GlobalOrNone(task, pid);
   } else if (pid != -1) {
     request.which = WaitRequest::Which::kProcessGroup;
-    request.id = pid == 0 ? task.group().process_group_id() : -pid;
+    request.id = pid == 0 ? task.group().process_group_id() : GlobalOrNone(task, -pid);
   }
   const WaitResult result = TRY(sentry::ChildWait::Wait(task, request));
   if (result.pid == 0) return 0;
@@ -211,12 +255,12 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
     case P_PID:
       if (id <= 0) return Errno(EINVAL);
       request.which = WaitRequest::Which::kProcess;
-      request.id = id;
+      request.id = GlobalOrNone(task, id);
       break;
     case P_PGID:
       if (id < 0) return Errno(EINVAL);
       request.which = WaitRequest::Which::kProcessGroup;
-      request.id = id == 0 ? task.group().process_group_id() : id;
+      request.id = id == 0 ? task.group().process_group_id() : GlobalOrNone(task, id);
       break;
     case P_PIDFD: {
       if (id < 0) return Errno(EINVAL);
@@ -245,7 +289,7 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
             .code = result.code,
             .pad = 0,
             .pid = result.pid,
-            .uid = result.uid,
+            .uid = sentry::UidSeenFrom(task.own_credentials().user_namespace, result.uid),
             .status = result.code_status};
   }
   TRY(task.CopyOut(UserOut<Head>(info), head));
@@ -254,7 +298,7 @@ Result<int32_t> WaitId(Task& task, int32_t which, int32_t id, UserAddr info, int
 
 Result<int32_t> SetTidAddress(Task& task, uint64_t address) {
   task.set_clear_child_tid(address);
-  return task.tid();
+  return sentry::SeenBy(task, task.tid());
 }
 
 Result<uint32_t> Personality(Task& task, uint32_t persona) {

@@ -27,6 +27,7 @@ base::Result<int32_t> Vfork(sentry::Task& task);
 base::Result<int32_t> Clone(sentry::Task& task, uint64_t flags, uint64_t stack, uint64_t parent_tid,
                             uint64_t child_tid, uint64_t tls);
 base::Result<int32_t> Clone3(sentry::Task& task, base::UserAddr arguments, uint64_t size);
+base::Result<void> Setns(sentry::Task& task, int32_t fd, int32_t type);
 base::Result<void> Unshare(sentry::Task& task, uint64_t flags);
 base::Result<void> Execve(sentry::Task& task, base::UserAddr path, base::UserAddr argv,
                           base::UserAddr envp);

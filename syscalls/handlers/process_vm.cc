@@ -11,6 +11,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/trace_access.h"
@@ -64,7 +65,7 @@ Result<uint64_t> Transfer(Task& task, int32_t pid, UserAddr local, uint64_t loca
   sentry::IoBuffer local_buffer(task.memory(), std::move(local_ranges));
   if (local_buffer.remaining() == 0) return uint64_t{0};
   const std::vector<UserRange> remote_ranges = TRY(CopyInRanges(task, remote, remote_count, false));
-  const TaskRef target = task.kernel().pids().FindTask(pid);
+  const TaskRef target = sentry::FindTaskFor(task, pid);
   if (target == nullptr) return Errno(ESRCH);
   const std::shared_ptr<MemoryManager> memory = target->memory_ref();
   if (memory == nullptr) return Errno(ESRCH);

@@ -10,7 +10,9 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/user_namespace.h"
 #include "syscalls/abi/rusage.h"
 
 namespace syscalls {
@@ -75,12 +77,13 @@ Result<void> ForEachTask(Task& task, int32_t which, int32_t who, bool threads_of
   sentry::PidNamespace& pids = task.kernel().pids();
   switch (which) {
     case PRIO_PROCESS: {
-      const TaskRef member = who == 0 ? task.shared_from_this() : pids.FindTask(who);
+      const TaskRef member = who == 0 ? task.shared_from_this() : sentry::FindTaskFor(task, who);
       if (member != nullptr) TRY(visit_one(member));
       break;
     }
     case PRIO_PGRP:
-      for (const auto& group : pids.Members(who == 0 ? task.group().process_group_id() : who)) {
+      for (const auto& group :
+           pids.Members(who == 0 ? task.group().process_group_id() : sentry::ToGlobal(task, who))) {
         for (const TaskRef& member : group->tasks()) {
           TRY(visit_one(member));
           if (!threads_of_process) break;
@@ -88,7 +91,9 @@ Result<void> ForEachTask(Task& task, int32_t which, int32_t who, bool threads_of
       }
       break;
     case PRIO_USER: {
-      const uint32_t uid = who == 0 ? task.own_credentials().uid : static_cast<uint32_t>(who);
+      const uint32_t uid = who == 0 ? task.own_credentials().uid
+                                    : sentry::UidToGlobal(task.own_credentials().user_namespace,
+                                                          static_cast<uint32_t>(who));
       for (const TaskRef& member : pids.Tasks()) {
         if (member->credentials()->uid == uid) TRY(visit_one(member));
       }
@@ -138,7 +143,7 @@ Result<void> Prlimit64(Task& task, int32_t pid, uint32_t resource, UserAddr new_
   if (resource >= sentry::kResourceLimitCount) return Errno(EINVAL);
   RlimitData wanted{};
   if (!new_limit.is_null()) wanted = TRY(task.CopyIn(UserIn<RlimitData>(new_limit)));
-  const TaskRef target = pid == 0 ? task.shared_from_this() : task.kernel().pids().FindTask(pid);
+  const TaskRef target = pid == 0 ? task.shared_from_this() : sentry::FindTaskFor(task, pid);
   if (target == nullptr) return Errno(ESRCH);
   if (target.get() != &task && !MayTouch(task, *target->credentials())) return Errno(EPERM);
   const ResourceLimit old = target->group().limits().Get(static_cast<int>(resource));

@@ -12,6 +12,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 
 namespace syscalls {
@@ -46,7 +47,7 @@ bool IsFair(uint32_t policy) {
 
 Result<TaskRef> Find(Task& task, int32_t tid) {
   if (tid < 0) return Errno(EINVAL);
-  TaskRef found = tid == 0 ? task.shared_from_this() : task.kernel().pids().FindTask(tid);
+  TaskRef found = tid == 0 ? task.shared_from_this() : sentry::FindTaskFor(task, tid);
   if (found == nullptr) return Errno(ESRCH);
   return found;
 }

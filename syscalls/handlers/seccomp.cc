@@ -42,7 +42,7 @@ Result<uint64_t> SetFilter(Task& task, uint32_t flags, UserAddr argument) {
   if (program.length == 0 || program.length > sentry::kBpfInstructionsMax) return Errno(EINVAL);
   // Else a filter could make a set-user-ID program misbehave.
   const sentry::Credentials& own = task.own_credentials();
-  if (!own.no_new_privileges && !own.HasCapability(CAP_SYS_ADMIN)) return Errno(EACCES);
+  if (!own.no_new_privileges && !own.HasOwnCapability(CAP_SYS_ADMIN)) return Errno(EACCES);
   std::vector<BpfInstruction> instructions = TRY(
       task.memory().CopyInArray<BpfInstruction>(UserAddr(program.instructions), program.length));
   const int32_t refused = TRY(

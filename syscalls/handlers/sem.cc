@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
@@ -25,7 +25,7 @@ using sentry::Task;
 
 namespace {
 
-SemRegistry& RegistryOf(Task& task) { return task.kernel().ipc().sem(); }
+SemRegistry& RegistryOf(Task& task) { return sentry::IpcObjectsOf(task).sem(); }
 
 Result<int32_t> Stat(Task& task, int32_t id, int32_t command, UserAddr data) {
   const bool by_index = command != abi::kIpcStat;

@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
 #include "sentry/mm/memory_manager.h"
@@ -25,7 +25,7 @@ using sentry::Task;
 
 namespace {
 
-ShmRegistry& RegistryOf(Task& task) { return task.kernel().ipc().shm(); }
+ShmRegistry& RegistryOf(Task& task) { return sentry::IpcObjectsOf(task).shm(); }
 
 Result<int32_t> Stat(Task& task, int32_t id, int32_t command, UserAddr data) {
   const bool by_index = command != abi::kIpcStat;

@@ -11,6 +11,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/signal/signal_frame.h"
@@ -60,7 +61,7 @@ Result<void> CheckPermission(Task& task, ThreadGroup& target, int32_t signal) {
   const sentry::CredentialsRef other = leader->credentials();
   const bool same = own.euid == other->suid || own.euid == other->uid || own.uid == other->suid ||
                     own.uid == other->uid;
-  if (same || own.HasCapability(CAP_KILL)) return {};
+  if (same || own.HasCapabilityIn(other->user_namespace, CAP_KILL)) return {};
   if (signal == SIGCONT && target.session_id() == task.group().session_id()) return {};
   return Errno(EPERM);
 }
@@ -95,8 +96,9 @@ Result<void> SendToMany(Task& task, const std::vector<std::shared_ptr<ThreadGrou
 
 Result<void> SendToThread(Task& task, int32_t tgid, int32_t tid, const SignalInfo& info,
                           int32_t signal) {
-  const TaskRef target = task.kernel().pids().FindTask(tid);
-  if (target == nullptr || (tgid > 0 && target->group().id() != tgid)) return Errno(ESRCH);
+  const TaskRef target = sentry::FindTaskFor(task, tid);
+  if (target == nullptr || (tgid > 0 && target->group().id() != sentry::ToGlobal(task, tgid)))
+    return Errno(ESRCH);
   TRY(CheckPermission(task, target->group(), signal));
   if (signal == 0 || target->HasExited()) return {};
   return target->SendSignal(info);
@@ -105,12 +107,15 @@ Result<void> SendToThread(Task& task, int32_t tgid, int32_t tid, const SignalInf
 Result<SignalInfo> CopyInInfo(Task& task, UserAddr address) {
   sentry::SignalInfoBytes bytes;
   TRY(task.memory().CopyInExactly(address, bytes));
-  return sentry::DecodeSignalInfo(bytes);
+  SignalInfo info = sentry::DecodeSignalInfo(bytes);
+  info.pid = sentry::ToGlobal(task, info.pid);
+  return info;
 }
 
 // Nobody may pretend to be the kernel or kill(2) to another process.
 Result<void> CheckForgery(Task& task, const SignalInfo& info, int32_t pid) {
-  if ((info.code >= 0 || info.code == SI_TKILL) && pid != task.group().id()) return Errno(EPERM);
+  if ((info.code >= 0 || info.code == SI_TKILL) && pid != sentry::SeenBy(task, task.group().id()))
+    return Errno(EPERM);
   return {};
 }
 
@@ -237,16 +242,19 @@ Result<void> Kill(Task& task, int32_t pid, int32_t signal) {
   if (signal != 0 && !IsValidSignal(signal)) return Errno(EINVAL);
   sentry::PidNamespace& pids = task.kernel().pids();
   if (pid > 0) {
-    const TaskRef target = pids.FindTask(pid);
+    const TaskRef target = sentry::FindTaskFor(task, pid);
     if (target == nullptr) return Errno(ESRCH);
     return SendToGroup(task, target->group(), FromCaller(task, signal, SI_USER), signal);
   }
   if (pid == 0) return SendToMany(task, pids.Members(task.group().process_group_id()), signal);
   if (pid == INT32_MIN) return Errno(ESRCH);
-  if (pid != -1) return SendToMany(task, pids.Members(-pid), signal);
+  if (pid != -1) return SendToMany(task, pids.Members(sentry::ToGlobal(task, -pid)), signal);
   std::vector<std::shared_ptr<ThreadGroup>> all = pids.Groups();
-  std::erase_if(
-      all, [&](const auto& group) { return group->is_init() || group.get() == &task.group(); });
+  std::erase_if(all, [&](const auto& group) {
+    // Everybody in the caller's PID namespace but its init.
+    const int32_t seen = sentry::SeenBy(task, group->id());
+    return seen <= 1 || group.get() == &task.group();
+  });
   return SendToMany(task, all, signal);
 }
 
@@ -267,7 +275,7 @@ Result<void> RtSigqueueinfo(Task& task, int32_t pid, int32_t signal, UserAddr ad
   info.signal = signal;
   TRY(CheckForgery(task, info, pid));
   if (signal != 0 && !IsValidSignal(signal)) return Errno(EINVAL);
-  const TaskRef target = pid > 0 ? task.kernel().pids().FindTask(pid) : nullptr;
+  const TaskRef target = pid > 0 ? sentry::FindTaskFor(task, pid) : nullptr;
   if (target == nullptr) return Errno(ESRCH);
   return SendToGroup(task, target->group(), info, signal);
 }
@@ -290,14 +298,15 @@ Result<void> SendFromPidfd(Task& task, ThreadGroup& group, const TaskRef& thread
   if (!address.is_null()) {
     info = TRY(CopyInInfo(task, address));
     if (info.signal != signal) return Errno(EINVAL);
-    TRY(CheckForgery(task, info, group.id()));
+    TRY(CheckForgery(task, info, sentry::SeenBy(task, group.id())));
   }
   if (signal != 0 && !IsValidSignal(signal)) return Errno(EINVAL);
   if (to_process_group) {
     return SendToMany(task, task.kernel().pids().Members(group.process_group_id()), signal);
   }
   if (group.IsZombie() && group.leader() == nullptr) return Errno(ESRCH);
-  if (thread != nullptr) return SendToThread(task, 0, thread->tid(), info, signal);
+  if (thread != nullptr)
+    return SendToThread(task, 0, sentry::SeenBy(task, thread->tid()), info, signal);
   return SendToGroup(task, group, info, signal);
 }
 

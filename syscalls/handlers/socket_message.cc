@@ -13,8 +13,10 @@
 
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/mm/io_buffer.h"
 #include "syscalls/handlers/socket.h"
 
@@ -76,11 +78,11 @@ Result<IoBuffer> MessageBuffer(Task& task, uint64_t vectors, uint64_t count) {
 
 Result<void> CheckClaimedCredentials(Task& task, const PeerCredentials& claimed) {
   const auto own = task.credentials();
-  const bool pid_ok = claimed.pid == task.group().id() || own->HasCapability(CAP_SYS_ADMIN);
+  const bool pid_ok = claimed.pid == task.group().id() || own->HasOwnCapability(CAP_SYS_ADMIN);
   const bool uid_ok = claimed.uid == own->uid || claimed.uid == own->euid ||
-                      claimed.uid == own->suid || own->HasCapability(CAP_SETUID);
+                      claimed.uid == own->suid || own->HasOwnCapability(CAP_SETUID);
   const bool gid_ok = claimed.gid == own->gid || claimed.gid == own->egid ||
-                      claimed.gid == own->sgid || own->HasCapability(CAP_SETGID);
+                      claimed.gid == own->sgid || own->HasOwnCapability(CAP_SETGID);
   if (!pid_ok || !uid_ok || !gid_ok) return Errno(EPERM);
   return {};
 }
@@ -122,6 +124,9 @@ Result<sentry::Ancillary> ParseControl(Task& task, uint64_t control, uint64_t le
       PeerCredentials claimed;
       if (data.size() != sizeof(claimed)) return Errno(EINVAL);
       std::memcpy(&claimed, data.data(), sizeof(claimed));
+      const sentry::UserNamespaceRef& users = task.own_credentials().user_namespace;
+      claimed = {sentry::ToGlobal(task, claimed.pid), sentry::UidToGlobal(users, claimed.uid),
+                 sentry::GidToGlobal(users, claimed.gid)};
       TRY(CheckClaimedCredentials(task, claimed));
       ancillary.credentials = claimed;
     } else {
@@ -282,7 +287,8 @@ Result<uint64_t> ReceiveOneMessage(Task& task, const SocketRef& socket,
 
   ControlWriter control(header.control == 0 ? 0 : header.control_length);
   if (result.ancillary.credentials) {
-    const PeerCredentials credentials = *result.ancillary.credentials;
+    const PeerCredentials credentials =
+        sentry::CredentialsSeenBy(task, *result.ancillary.credentials);
     control.Add(SOL_SOCKET, SCM_CREDENTIALS, std::as_bytes(std::span(&credentials, 1)));
   }
   for (const sentry::ControlMessage& other : result.ancillary.others) {

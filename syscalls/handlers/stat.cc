@@ -12,9 +12,12 @@
 #include <array>
 #include <string>
 
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
+#include "sentry/vfs/mounts.h"
 #include "sentry/vfs/vfs.h"
 #include "syscalls/handlers/paths.h"
 
@@ -103,7 +106,10 @@ AbiStat ToStat(const Attributes& from) {
 
 AbiStatxTime ToStatxTime(const Timestamp& time) { return {time.seconds, time.nanoseconds, 0}; }
 
-AbiStatx ToStatx(const sentry::Vfs::Looked& found) {
+// STATX_MNT_ID_UNIQUE of Linux 6.8.
+constexpr uint32_t kStatxMountIdUnique = 0x4000;
+
+AbiStatx ToStatx(const sentry::Vfs::Looked& found, uint32_t mask) {
   const Attributes& from = found.attributes;
   AbiStatx to{};
   to.mask = STATX_BASIC_STATS;
@@ -126,11 +132,20 @@ AbiStatx ToStatx(const sentry::Vfs::Looked& found) {
   to.device_minor = gnu_dev_minor(from.device);
   to.attributes_mask = STATX_ATTR_MOUNT_ROOT;
   if (found.mount_id != 0) {
-    to.mask |= STATX_MNT_ID;
-    to.mount_id = found.mount_id;
+    const bool unique = (mask & kStatxMountIdUnique) != 0;
+    to.mask |= unique ? kStatxMountIdUnique : uint32_t{STATX_MNT_ID};
+    to.mount_id = unique ? found.mount_unique_id : found.mount_id;
     if (found.is_mount_root) to.attributes |= STATX_ATTR_MOUNT_ROOT;
   }
   return to;
+}
+
+// As the caller's user namespace calls them.
+void ShowOwners(Task& task, sentry::Attributes* attributes) {
+  const sentry::UserNamespaceRef& space = task.own_credentials().user_namespace;
+  if (space == nullptr) return;
+  attributes->uid = sentry::UidSeenFrom(space, attributes->uid);
+  attributes->gid = sentry::GidSeenFrom(space, attributes->gid);
 }
 
 // What stat-like calls look at: `path` at `directory_fd`, or the descriptor itself where the path
@@ -145,6 +160,7 @@ Result<sentry::Vfs::Looked> Look(Task& task, int32_t directory_fd, UserAddr path
     sentry::Vfs::Looked found{TRY(file->GetAttributes())};
     if (const sentry::MountRef& mount = file->path().mount) {
       found.mount_id = mount->id;
+      found.mount_unique_id = mount->unique_id;
       found.is_mount_root = file->path().dentry == mount->root;
     }
     return found;
@@ -198,7 +214,8 @@ Result<void> Newfstatat(Task& task, int32_t directory_fd, UserAddr path, UserAdd
       0) {
     return Errno(EINVAL);
   }
-  const auto found = TRY(Look(task, directory_fd, path, flags));
+  auto found = TRY(Look(task, directory_fd, path, flags));
+  ShowOwners(task, &found.attributes);
   return task.CopyOut(UserOut<AbiStat>(out), ToStat(found.attributes));
 }
 
@@ -212,7 +229,9 @@ Result<void> Lstat(Task& task, UserAddr path, UserAddr out) {
 
 Result<void> Fstat(Task& task, int32_t fd, UserAddr out) {
   const sentry::FileHold file = TRY(task.HoldFile(fd));
-  return task.CopyOut(UserOut<AbiStat>(out), ToStat(TRY(file->GetAttributes())));
+  sentry::Attributes attributes = TRY(file->GetAttributes());
+  ShowOwners(task, &attributes);
+  return task.CopyOut(UserOut<AbiStat>(out), ToStat(attributes));
 }
 
 Result<void> Statx(Task& task, int32_t directory_fd, UserAddr path, int32_t flags, uint32_t mask,
@@ -224,8 +243,9 @@ Result<void> Statx(Task& task, int32_t directory_fd, UserAddr path, int32_t flag
       0) {
     return Errno(EINVAL);
   }
-  const auto found = TRY(Look(task, directory_fd, path, flags));
-  return task.CopyOut(UserOut<AbiStatx>(out), ToStatx(found));
+  auto found = TRY(Look(task, directory_fd, path, flags));
+  ShowOwners(task, &found.attributes);
+  return task.CopyOut(UserOut<AbiStatx>(out), ToStatx(found, mask));
 }
 
 Result<void> Statfs(Task& task, UserAddr path_addr, UserAddr out) {
@@ -239,7 +259,7 @@ Result<void> Fstatfs(Task& task, int32_t fd, UserAddr out) {
 }
 
 Result<void> Ustat(Task& task, uint32_t device, UserAddr out) {
-  for (const auto& mount : VfsOf(task).Mounts()) {
+  for (const auto& mount : VfsOf(task).mounts().MountsOf(*task.own_namespaces().mount)) {
     if (mount->file_system->device() != device) continue;
     const sentry::FileSystemStatus status = TRY(mount->file_system->Status());
     AbiUstat to{};

@@ -9,6 +9,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
 #include "syscalls/handlers/clock_id.h"
@@ -41,12 +42,11 @@ Result<ClockKind> ResolveCpuClock(Task& task, int32_t clock_id) {
   kind.user_only = (clock_id & 3) == kVirtual;
   if ((clock_id & kThreadBit) != 0) {
     kind.base = Base::kThreadCpu;
-    kind.thread = id == 0 ? task.shared_from_this() : task.kernel().pids().FindTask(id);
+    kind.thread = id == 0 ? task.shared_from_this() : sentry::FindTaskFor(task, id);
     if (kind.thread == nullptr || &kind.thread->group() != &task.group()) return Errno(EINVAL);
   } else {
     kind.base = Base::kProcessCpu;
-    kind.group =
-        id == 0 || id == task.tid() ? task.group_ref() : task.kernel().pids().FindGroup(id);
+    kind.group = id == 0 || id == task.tid() ? task.group_ref() : sentry::FindGroupFor(task, id);
     if (kind.group == nullptr) return Errno(EINVAL);
   }
   return kind;

@@ -13,6 +13,7 @@
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/thread_group.h"
 #include "sentry/time/process_timers.h"
@@ -117,7 +118,7 @@ Result<void> SetEvent(Task& task, const abi::Sigevent& event, Options& options) 
     case SIGEV_THREAD:
       break;
     case SIGEV_THREAD_ID: {
-      const sentry::TaskRef target = task.kernel().pids().FindTask(event.sigev_notify_thread_id);
+      const sentry::TaskRef target = sentry::FindTaskFor(task, event.sigev_notify_thread_id);
       if (target == nullptr || &target->group() != &task.group()) return Errno(EINVAL);
       options.target_tid = target->tid();
       break;

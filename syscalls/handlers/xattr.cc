@@ -57,7 +57,7 @@ Result<void> MayAccess(Task& task, const Path& path, std::string_view name, bool
     if (write && inode.type() == S_IFDIR) {
       const sentry::Attributes attributes = TRY(inode.GetAttributes());
       if ((attributes.mode & S_ISVTX) != 0 && attributes.uid != who.fsuid &&
-          !who.HasCapability(CAP_FOWNER)) {
+          !who.HasCapabilityOver(attributes.uid, attributes.gid, CAP_FOWNER)) {
         return Errno(EPERM);
       }
     }

@@ -50,7 +50,7 @@ class GoferFileSystem final : public FileSystem {
   InodeRef root() override;
   base::Result<FileSystemStatus> Status() override;
   uint64_t device() const override { return device_; }
-  bool read_only() const override { return options_.read_only; }
+  bool read_only() const override { return options_.read_only || FileSystem::read_only(); }
   bool CachesDentries() const override { return options_.exclusive; }
   bool Revalidate(Inode& directory, std::string_view name, Inode& child) override;
   base::Result<void> Sync() override;

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "platform/base/result.h"
+#include "sentry/fs/proc/proc.h"
 #include "sentry/fs/synthetic/synthetic.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/trace_access.h"
 
@@ -21,7 +23,12 @@ class Kernel;
 
 class ProcFileSystem final : public SyntheticFileSystem {
  public:
-  explicit ProcFileSystem(Kernel& kernel);
+  ProcFileSystem(Kernel& kernel, PidViewRef view, const ProcOptions& options);
+  // Whose ids it shows.
+  const PidViewRef& view() const { return view_; }
+  const ProcOptions& proc_options() const { return proc_options_; }
+  // hidepid=: what is refused from `level` on.
+  bool MaySee(const Task& caller, const Task& subject, int level) const;
   Kernel& kernel() const { return kernel_; }
   // The one of /proc/net, /proc/PID/net.
   const InodeRef& network_directory() const { return network_directory_; }
@@ -30,6 +37,8 @@ class ProcFileSystem final : public SyntheticFileSystem {
 
  private:
   Kernel& kernel_;
+  const PidViewRef view_;
+  const ProcOptions proc_options_;
   InodeRef network_directory_;
 };
 
@@ -57,6 +66,11 @@ InodeRef NewFdDirectory(ProcFileSystem& file_system, const TaskRef& task, bool i
                         uint64_t number);
 // Adds cpuinfo, meminfo, stat, ... to the root.
 void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root);
+// proc_task_namespaces.cc
+InodeRef NewNamespaceDirectory(ProcFileSystem& file_system, const TaskRef& task, uint64_t number);
+InodeRef NewIdMapFile(ProcFileSystem& file_system, const TaskRef& task, bool of_groups);
+InodeRef NewSetgroupsFile(ProcFileSystem& file_system, const TaskRef& task);
+base::Result<std::string> TimeOffsetsText(Task& reader, Task& subject);
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system);
 void AddIpcSysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
 void AddMqueueSysctls(ProcFileSystem& file_system, StaticDirectory& directory);

@@ -10,7 +10,7 @@
 #include "platform/base/strings.h"
 #include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/proc/proc_internal.h"
-#include "sentry/ipc/ipc_namespace.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/kernel.h"
 
 namespace sentry {
@@ -23,7 +23,7 @@ using base::Result;
 using ulong_type = unsigned long long;
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
-IpcNamespace& IpcOf(Task& task) { return task.kernel().ipc(); }
+IpcObjects& IpcOf(Task& task) { return IpcObjectsOf(task); }
 
 Result<std::string> ShmText(Task& task) {
   std::string text =
@@ -72,8 +72,8 @@ Result<std::string> MsgText(Task& task) {
 }
 
 // A file with one number. `get` and `set` see the namespace of who reads and writes.
-using Getter = uint64_t (*)(IpcNamespace&);
-using Setter = void (*)(IpcNamespace&, uint64_t);
+using Getter = uint64_t (*)(IpcObjects&);
+using Setter = void (*)(IpcObjects&, uint64_t);
 
 void AddLimit(ProcFileSystem& file_system, StaticDirectory& directory, std::string name, Getter get,
               Setter set, uint64_t most) {
@@ -92,7 +92,7 @@ void AddLimit(ProcFileSystem& file_system, StaticDirectory& directory, std::stri
 
 // msg_next_id and the others: -1, or an id to be given out next.
 void AddNextId(ProcFileSystem& file_system, StaticDirectory& directory, std::string name,
-               int32_t (*get)(IpcNamespace&), void (*set)(IpcNamespace&, int32_t)) {
+               int32_t (*get)(IpcObjects&), void (*set)(IpcObjects&, int32_t)) {
   AddText(
       file_system, directory, std::move(name),
       [get](Task& task) -> Result<std::string> { return std::to_string(get(IpcOf(task))) + "\n"; },
@@ -165,50 +165,48 @@ void AddIpcSysctls(ProcFileSystem& file_system, StaticDirectory& kernel_director
   // What one message brings along, and what one queue holds, is the sentry's memory.
   constexpr uint64_t kMessageBytesMax = 1 << 20;
   limit(
-      "shmmax", [](IpcNamespace& ipc) { return ipc.shm().limits().segment_bytes_max; },
-      [](IpcNamespace& ipc, uint64_t v) { Change(ipc.shm(), &ShmLimits::segment_bytes_max, v); },
+      "shmmax", [](IpcObjects& ipc) { return ipc.shm().limits().segment_bytes_max; },
+      [](IpcObjects& ipc, uint64_t v) { Change(ipc.shm(), &ShmLimits::segment_bytes_max, v); },
       ~uint64_t{0});
   limit(
-      "shmall", [](IpcNamespace& ipc) { return ipc.shm().limits().pages_max; },
-      [](IpcNamespace& ipc, uint64_t v) { Change(ipc.shm(), &ShmLimits::pages_max, v); },
+      "shmall", [](IpcObjects& ipc) { return ipc.shm().limits().pages_max; },
+      [](IpcObjects& ipc, uint64_t v) { Change(ipc.shm(), &ShmLimits::pages_max, v); },
       ~uint64_t{0});
   limit(
-      "shmmni", [](IpcNamespace& ipc) { return uint64_t{ipc.shm().limits().segments_max}; },
-      [](IpcNamespace& ipc, uint64_t v) {
+      "shmmni", [](IpcObjects& ipc) { return uint64_t{ipc.shm().limits().segments_max}; },
+      [](IpcObjects& ipc, uint64_t v) {
         Change<ShmLimits>(ipc.shm(), &ShmLimits::segments_max, v);
       },
       kIpcIdsMax);
   limit(
-      "msgmax", [](IpcNamespace& ipc) { return uint64_t{ipc.msg().limits().message_bytes_max}; },
-      [](IpcNamespace& ipc, uint64_t v) {
+      "msgmax", [](IpcObjects& ipc) { return uint64_t{ipc.msg().limits().message_bytes_max}; },
+      [](IpcObjects& ipc, uint64_t v) {
         Change<MsgLimits>(ipc.msg(), &MsgLimits::message_bytes_max, v);
       },
       kMessageBytesMax);
   limit(
-      "msgmnb", [](IpcNamespace& ipc) { return uint64_t{ipc.msg().limits().queue_bytes_max}; },
-      [](IpcNamespace& ipc, uint64_t v) {
+      "msgmnb", [](IpcObjects& ipc) { return uint64_t{ipc.msg().limits().queue_bytes_max}; },
+      [](IpcObjects& ipc, uint64_t v) {
         Change<MsgLimits>(ipc.msg(), &MsgLimits::queue_bytes_max, v);
       },
       kIntegerMax);
   limit(
-      "msgmni", [](IpcNamespace& ipc) { return uint64_t{ipc.msg().limits().queues_max}; },
-      [](IpcNamespace& ipc, uint64_t v) {
-        Change<MsgLimits>(ipc.msg(), &MsgLimits::queues_max, v);
-      },
+      "msgmni", [](IpcObjects& ipc) { return uint64_t{ipc.msg().limits().queues_max}; },
+      [](IpcObjects& ipc, uint64_t v) { Change<MsgLimits>(ipc.msg(), &MsgLimits::queues_max, v); },
       kIpcIdsMax);
   AddText(file_system, kernel_directory, "sem", SemLimitsText, 0644, WriteSemLimits);
   AddNextId(
       file_system, kernel_directory, "shm_next_id",
-      [](IpcNamespace& ipc) { return ipc.shm().next_id(); },
-      [](IpcNamespace& ipc, int32_t id) { ipc.shm().set_next_id(id); });
+      [](IpcObjects& ipc) { return ipc.shm().next_id(); },
+      [](IpcObjects& ipc, int32_t id) { ipc.shm().set_next_id(id); });
   AddNextId(
       file_system, kernel_directory, "sem_next_id",
-      [](IpcNamespace& ipc) { return ipc.sem().next_id(); },
-      [](IpcNamespace& ipc, int32_t id) { ipc.sem().set_next_id(id); });
+      [](IpcObjects& ipc) { return ipc.sem().next_id(); },
+      [](IpcObjects& ipc, int32_t id) { ipc.sem().set_next_id(id); });
   AddNextId(
       file_system, kernel_directory, "msg_next_id",
-      [](IpcNamespace& ipc) { return ipc.msg().next_id(); },
-      [](IpcNamespace& ipc, int32_t id) { ipc.msg().set_next_id(id); });
+      [](IpcObjects& ipc) { return ipc.msg().next_id(); },
+      [](IpcObjects& ipc, int32_t id) { ipc.msg().set_next_id(id); });
 }
 
 void AddMqueueSysctls(ProcFileSystem& file_system, StaticDirectory& directory) {

@@ -11,6 +11,7 @@
 
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/socket/inet_ports.h"
 #include "sentry/socket/inet_socket.h"
 #include "sentry/socket/network_namespace.h"
@@ -101,9 +102,9 @@ std::string InetLine(InetSocket& socket, size_t index) {
 
 // Sockets of one family and protocol, as far as they have a name.
 template <typename Visit>
-size_t ForEachInet(Kernel& kernel, int family, int protocol, Visit visit) {
+size_t ForEachInet(NetworkNamespace& network, int family, int protocol, Visit visit) {
   size_t count = 0;
-  for (const std::shared_ptr<InetSocket>& socket : kernel.network().ports().All()) {
+  for (const std::shared_ptr<InetSocket>& socket : network.ports().All()) {
     if (socket->kind().family != family || socket->kind().protocol != protocol) continue;
     if (socket->local().port == 0) continue;
     if (protocol == IPPROTO_TCP && socket->state_number() == kStateClosed) continue;
@@ -116,7 +117,7 @@ size_t ForEachInet(Kernel& kernel, int family, int protocol, Visit visit) {
 TextInode::Reader InetTable(int family, int protocol, const char* heading) {
   return [=](Task& task) -> Result<std::string> {
     std::string text = heading;
-    ForEachInet(task.kernel(), family, protocol,
+    ForEachInet(*task.own_namespaces().network, family, protocol,
                 [&text](InetSocket& socket, size_t index) { text += InetLine(socket, index); });
     return text;
   };
@@ -124,7 +125,8 @@ TextInode::Reader InetTable(int family, int protocol, const char* heading) {
 
 Result<std::string> UnixTable(Task& task) {
   std::string text = "Num       RefCount Protocol Flags    Type St Inode Path\n";
-  for (const std::shared_ptr<UnixSocket>& socket : task.kernel().network().unix_names().All()) {
+  for (const std::shared_ptr<UnixSocket>& socket :
+       (*task.own_namespaces().network).unix_names().All()) {
     text += Format("0000000000000000: %08X %08X %08X %04X %02X %5llu", 2U, 0U,
                    socket->listening() ? kUnixAcceptsFlag : 0U,
                    static_cast<unsigned>(socket->kind().type), socket->state_number(),
@@ -145,12 +147,13 @@ Result<std::string> UnixTable(Task& task) {
 
 Result<std::string> SocketCounts(Task& task) {
   const auto count = [&task](int family, int protocol) {
-    return ForEachInet(task.kernel(), family, protocol, [](InetSocket&, size_t) {});
+    return ForEachInet(*task.own_namespaces().network, family, protocol,
+                       [](InetSocket&, size_t) {});
   };
   const size_t tcp = count(AF_INET, IPPROTO_TCP);
   const size_t udp = count(AF_INET, IPPROTO_UDP);
-  const size_t used = task.kernel().network().ports().All().size() +
-                      task.kernel().network().unix_names().All().size();
+  const size_t used = (*task.own_namespaces().network).ports().All().size() +
+                      (*task.own_namespaces().network).unix_names().All().size();
   return Format(
       "sockets: used %zu\nTCP: inuse %zu orphan 0 tw 0 alloc %zu mem 0\nUDP: inuse %zu mem 0\n"
       "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",

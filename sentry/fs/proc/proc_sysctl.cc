@@ -1,6 +1,8 @@
 // /proc/sys (proc_sys(5)). What a container may only read is read-only here; what it may set and
 // somebody reads back is kept.
 
+#include <linux/capability.h>
+
 #include <algorithm>
 #include <atomic>
 #include <limits>
@@ -8,9 +10,13 @@
 #include "sentry/fs/anon/anonymous_files.h"
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespace_counts.h"
+#include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/release.h"
 #include "sentry/vfs/lease.h"
+#include "sentry/kernel/small_namespaces.h"
 
 namespace sentry {
 namespace {
@@ -143,24 +149,75 @@ void AddNames(ProcFileSystem& file_system, StaticDirectory& directory) {
   constexpr size_t kNameBytesMax = 64;
   AddText(
       file_system, directory, "hostname",
-      [](Task& task) -> Result<std::string> { return task.kernel().host_name() + "\n"; }, 0644,
+      [](Task& task) -> Result<std::string> {
+        return task.own_namespaces().uts->host_name() + "\n";
+      },
+      0644,
       [](Task& task, std::string_view text) -> Result<void> {
-        task.kernel().set_host_name(FirstLine(text).substr(0, kNameBytesMax));
+        task.own_namespaces().uts->set_host_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(
       file_system, directory, "domainname",
-      [](Task& task) -> Result<std::string> { return task.kernel().domain_name() + "\n"; }, 0644,
+      [](Task& task) -> Result<std::string> {
+        return task.own_namespaces().uts->domain_name() + "\n";
+      },
+      0644,
       [](Task& task, std::string_view text) -> Result<void> {
-        task.kernel().set_domain_name(FirstLine(text).substr(0, kNameBytesMax));
+        task.own_namespaces().uts->set_domain_name(FirstLine(text).substr(0, kNameBytesMax));
         return {};
       });
   AddText(file_system, directory, "threads-max", [](Task& task) -> Result<std::string> {
     return Format("%llu\n", static_cast<unsigned long long>(task.kernel().options().tasks_max));
   });
-  AddText(file_system, directory, "ns_last_pid", [](Task& task) -> Result<std::string> {
-    return Format("%d\n", task.kernel().pids().last_id());
-  });
+  AddText(
+      file_system, directory, "ns_last_pid",
+      [](Task& task) -> Result<std::string> {
+        const PidViewRef& view = task.group().pid_view();
+        return Format("%d\n", view != nullptr ? view->last_id() : task.kernel().pids().last_id());
+      },
+      0666,
+      [](Task& task, std::string_view text) -> Result<void> {
+        const PidViewRef& view = task.group().pid_view();
+        const Credentials& own = task.own_credentials();
+        // The sandbox's own ids go up undisturbed: whoever started it counts on them.
+        if (view == nullptr || (!own.HasCapabilityIn(view->owner(), CAP_SYS_ADMIN) &&
+                                !own.HasCapabilityIn(view->owner(), CAP_CHECKPOINT_RESTORE)))
+          return Errno(EPERM);
+        const int64_t last = TRY(ParseControlNumber(text));
+        if (last < 0 || last >= PidView::kIdMax) return Errno(EINVAL);
+        view->set_last_id(static_cast<int32_t>(last));
+        return {};
+      });
+}
+
+void AddNamespaceLimits(ProcFileSystem& file_system, StaticDirectory& directory) {
+  constexpr std::pair<const char*, NamespaceKind> kFiles[] = {
+      {"max_cgroup_namespaces", NamespaceKind::kCgroup},
+      {"max_ipc_namespaces", NamespaceKind::kIpc},
+      {"max_mnt_namespaces", NamespaceKind::kMount},
+      {"max_net_namespaces", NamespaceKind::kNet},
+      {"max_pid_namespaces", NamespaceKind::kPid},
+      {"max_time_namespaces", NamespaceKind::kTime},
+      {"max_user_namespaces", NamespaceKind::kUser},
+      {"max_uts_namespaces", NamespaceKind::kUts}};
+  for (const auto& [name, kind] : kFiles) {
+    std::atomic<int64_t>& max = file_system.kernel().namespace_counts().max(kind);
+    AddText(
+        file_system, directory, name,
+        [&max](Task&) -> Result<std::string> {
+          return std::to_string(max.load(std::memory_order_relaxed)) + "\n";
+        },
+        0644,
+        [&max](Task& task, std::string_view text) -> Result<void> {
+          if (!task.own_credentials().HasCapability(CAP_SYS_RESOURCE)) return Errno(EPERM);
+          const int64_t wanted = TRY(ParseControlNumber(text));
+          // More than there are at the start is more than the sentry answers for.
+          if (wanted < 0 || wanted > NamespaceCounts::kDefaultMax) return Errno(EINVAL);
+          max.store(wanted, std::memory_order_relaxed);
+          return {};
+        });
+  }
 }
 
 // Of leases and asynchronous I/O.
@@ -222,9 +279,7 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
   AddFixed(file_system, *NewDirectory(file_system, *net, "core"), kCoreFiles);
   AddFixed(file_system, *NewDirectory(file_system, *net, "ipv4"), kIpv4Files);
   const Directory user = NewDirectory(file_system, *root, "user");
-  constexpr Fixed kUserFiles[] = {
-      {"max_user_namespaces", "0"}, {"max_pid_namespaces", "0"}, {"max_mnt_namespaces", "0"}};
-  AddFixed(file_system, *user, kUserFiles);
+  AddNamespaceLimits(file_system, *user);
   return root;
 }
 

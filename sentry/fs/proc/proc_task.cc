@@ -10,8 +10,10 @@
 
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/proc/proc_internal.h"
+#include "sentry/kernel/current_task.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
 #include "sentry/mm/io_buffer.h"
 #include "sentry/vfs/vfs.h"
 
@@ -91,12 +93,11 @@ Result<std::string> CoreDumpFilter(Task&, Task&) { return std::string("00000033\
 Result<std::string> TimerSlack(Task&, Task& subject) {
   return Format("%llu\n", static_cast<unsigned long long>(subject.scheduling().timer_slack_ns));
 }
-Result<std::string> IdMap(Task&, Task&) { return Format("%10u %10u %10u\n", 0U, 0U, 4294967295U); }
-Result<std::string> SetGroupsText(Task&, Task&) { return std::string("allow\n"); }
-Result<std::string> Children(Task&, Task& subject) {
+Result<std::string> Children(Task& reader, Task& subject) {
   std::string text;
   for (const auto& group : subject.kernel().pids().Groups()) {
-    if (group->parent_id() == subject.group().id()) text += Format("%d ", group->id());
+    const int32_t seen = SeenBy(reader, group->id());
+    if (group->parent_id() == subject.group().id() && seen > 0) text += Format("%d ", seen);
   }
   return text;
 }
@@ -152,7 +153,7 @@ constexpr TextSpecification kTexts[] = {
     {"comm", 0644, CommandName, WriteName},
     {"coredump_filter", 0644, CoreDumpFilter, WriteIgnored, false, true},
     {"environ", 0400, Environment, nullptr, true},
-    {"gid_map", 0644, IdMap},
+    {"gid_map", 0644, Empty},
     {"io", 0400, InputOutput, nullptr, true},
     {"limits", 0444, TaskLimits},
     {"loginuid", 0644, SessionIdText},
@@ -166,7 +167,7 @@ constexpr TextSpecification kTexts[] = {
     {"personality", 0400, Personality, nullptr, true},
     {"schedstat", 0444, [](Task&, Task&) -> Result<std::string> { return std::string("0 0 0\n"); }},
     {"sessionid", 0444, SessionIdText},
-    {"setgroups", 0644, SetGroupsText},
+    {"setgroups", 0644, Empty},
     {"smaps", 0444, TaskSmaps, nullptr, true},
     {"smaps_rollup", 0444, TaskSmapsRollup, nullptr, true},
     {"stack", 0400, Empty, nullptr, true},
@@ -174,8 +175,9 @@ constexpr TextSpecification kTexts[] = {
     {"statm", 0444, TaskStatm},
     {"status", 0444, TaskStatus},
     {"syscall", 0400, SystemCallText, nullptr, true},
+    {"timens_offsets", 0644, TimeOffsetsText, nullptr, false, true},
     {"timerslack_ns", 0666, TimerSlack, nullptr, false, true},
-    {"uid_map", 0644, IdMap},
+    {"uid_map", 0644, Empty},
     {"wchan", 0444, Zero},
 };
 
@@ -219,8 +221,7 @@ class TaskTextInode final : public TextInode, public TransientInode {
             [weak = std::weak_ptr<Task>(task),
              &specification](Task& reader) -> Result<std::string> {
               const TaskRef subject = TRY(Living(weak));
-              if (specification.inspects && !MayInspect(reader, *subject))
-                return Errno(EACCES);
+              if (specification.inspects && !MayInspect(reader, *subject)) return Errno(EACCES);
               return specification.text(reader, *subject);
             },
             specification.write == nullptr
@@ -355,51 +356,6 @@ class MemoryInode final : public SyntheticInode, public TransientInode {
   const OwnedByTask owned_;
 };
 
-// /proc/PID/ns: one namespace of each kind, with the numbers that Linux gives the initial ones.
-class NamespaceDirectory final : public SyntheticDirectory, public TransientInode {
- public:
-  NamespaceDirectory(ProcFileSystem& file_system, const TaskRef& task)
-      : SyntheticDirectory(file_system, 0511, TaskInodeNumber(task->tid(), kNamespaceSlot)),
-        proc_(file_system),
-        owned_(task),
-        tid_(task->tid()) {}
-  bool StillThere() const override { return owned_.Registered(); }
-  Owner owner() const override { return owned_.Owner(); }
-
-  Result<InodeRef> Lookup(std::string_view name) override {
-    for (const Kind& kind : kKinds) {
-      if (kind.name != name) continue;
-      std::string_view type = name.substr(0, name.find('_'));
-      return InodeRef(std::make_shared<LinkInode>(
-          proc_, Format("%.*s:[%u]", static_cast<int>(type.size()), type.data(), kind.number)));
-    }
-    return Errno(ENOENT);
-  }
-  Result<std::vector<Entry>> List(Task&) override {
-    std::vector<Entry> entries;
-    for (uint32_t i = 0; i < std::size(kKinds); ++i) {
-      entries.push_back({std::string(kKinds[i].name),
-                         TaskInodeNumber(tid_, kNamespaceLinkSlots + i), DT_LNK,
-                         kFirstPosition + i});
-    }
-    return entries;
-  }
-
- private:
-  struct Kind {
-    std::string_view name;
-    uint32_t number;
-  };
-  static constexpr Kind kKinds[] = {{"cgroup", 4026531835}, {"ipc", 4026531839},
-                                    {"mnt", 4026531841},    {"net", 4026531840},
-                                    {"pid", 4026531836},    {"pid_for_children", 4026531836},
-                                    {"time", 4026531834},   {"time_for_children", 4026531834},
-                                    {"user", 4026531837},   {"uts", 4026531838}};
-  ProcFileSystem& proc_;
-  const OwnedByTask owned_;
-  const int32_t tid_;
-};
-
 // /proc/PID/task
 class ThreadsDirectory final : public SyntheticDirectory, public TransientInode {
  public:
@@ -416,7 +372,7 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), tid);
     if (error != std::errc() || end != name.data() + name.size() || name.front() == '0')
       return Errno(ENOENT);
-    const TaskRef thread = proc_.kernel().pids().FindTask(tid);
+    const TaskRef thread = proc_.kernel().pids().FindTask(ToGlobal(proc_.view(), tid));
     if (thread == nullptr || &thread->group() != &task->group()) return Errno(ENOENT);
     return NewTaskDirectory(proc_, thread, true);
   }
@@ -424,9 +380,9 @@ class ThreadsDirectory final : public SyntheticDirectory, public TransientInode 
     const TaskRef task = TRY(owned_.task());
     std::vector<Entry> entries;
     for (const TaskRef& thread : task->group().tasks()) {
-      entries.push_back({std::to_string(thread->tid()),
-                         TaskInodeNumber(thread->tid(), kDirectorySlot), DT_DIR,
-                         kFirstPosition + static_cast<uint64_t>(thread->tid())});
+      const int32_t seen = SeenBy(proc_.view(), thread->tid());
+      entries.push_back({std::to_string(seen), TaskInodeNumber(thread->tid(), kDirectorySlot),
+                         DT_DIR, kFirstPosition + static_cast<uint64_t>(seen)});
     }
     return entries;
   }
@@ -455,6 +411,15 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
   bool StillThere() const override { return owned_.Registered(); }
   Owner owner() const override { return owned_.Owner(); }
 
+  Result<void> CheckPermission(const Credentials& credentials, int mask) override {
+    const TaskRef subject = task();
+    const Task* caller = CurrentTask();
+    if (subject != nullptr && caller != nullptr &&
+        !proc_.MaySee(*caller, *subject, ProcOptions::kNoAccess))
+      return Errno(EPERM);
+    return SyntheticDirectory::CheckPermission(credentials, mask);
+  }
+
   TaskRef task() const {
     const Result<TaskRef> task = owned_.task();
     return task.ok() && owned_.Registered() ? task.value() : nullptr;
@@ -462,6 +427,8 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
 
   Result<InodeRef> Lookup(std::string_view name) override {
     const TaskRef task = TRY(owned_.task());
+    if (name == "uid_map" || name == "gid_map") return NewIdMapFile(proc_, task, name == "gid_map");
+    if (name == "setgroups") return NewSetgroupsFile(proc_, task);
     for (const TextSpecification& text : kTexts) {
       if (text.name == name && Has(text))
         return InodeRef(std::make_shared<TaskTextInode>(proc_, task, text));
@@ -476,7 +443,8 @@ class TaskDirectory final : public SyntheticDirectory, public TransientInode {
       return NewFdDirectory(proc_, task, true, TaskInodeNumber(tid_, kFdInfoSlot));
     if (name == "task" && !is_thread_)
       return InodeRef(std::make_shared<ThreadsDirectory>(proc_, task));
-    if (name == "ns") return InodeRef(std::make_shared<NamespaceDirectory>(proc_, task));
+    if (name == "ns")
+      return NewNamespaceDirectory(proc_, task, TaskInodeNumber(tid_, kNamespaceLinkSlots));
     if (name == "mem")
       return InodeRef(
           std::make_shared<MemoryInode>(proc_, task, TaskInodeNumber(tid_, kMemorySlot)));

@@ -12,6 +12,8 @@
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/pid_view.h"
+#include "sentry/kernel/user_namespace.h"
 #include "sentry/signal/signal_handlers.h"
 #include "sentry/vfs/vfs.h"
 
@@ -134,57 +136,14 @@ const char* StateName(char letter) {
   }
 }
 
-// Escapes as Linux does in mount tables.
-std::string Escape(std::string_view text) {
-  std::string out;
-  for (const char byte : text) {
-    if (byte == ' ' || byte == '\t' || byte == '\n' || byte == '\\' || byte == '#') {
-      out += Format("\\%03o", static_cast<unsigned char>(byte));
-    } else {
-      out += byte;
-    }
-  }
-  return out;
-}
-
-std::string MountOptions(uint64_t flags) {
-  struct Option {
-    uint64_t flag;
-    const char* name;
-  };
-  constexpr Option kOptions[] = {{MS_NOSUID, ",nosuid"},         {MS_NODEV, ",nodev"},
-                                 {MS_NOEXEC, ",noexec"},         {MS_NOATIME, ",noatime"},
-                                 {MS_NODIRATIME, ",nodiratime"}, {MS_RELATIME, ",relatime"}};
-  std::string text = (flags & MS_RDONLY) != 0 ? "ro" : "rw";
-  for (const Option& option : kOptions) {
-    if ((flags & option.flag) != 0) text += option.name;
-  }
-  return text;
-}
-
-// Mounts below the subject's root, with their names there.
-template <typename Visit>
-void ForEachMount(Task& subject, Visit&& visit) {
-  Vfs& vfs = subject.kernel().vfs();
-  const std::shared_ptr<FsContext> context = subject.fs_ref();
-  if (context == nullptr) return;
-  const Path root = context->root();
-  for (const MountRef& mount : vfs.Mounts()) {
-    const Path at = vfs.MountpointOf(*mount);
-    const std::string name = at ? vfs.NameOf(at, root) : "/";
-    if (name.starts_with("(unreachable)")) continue;
-    visit(*mount, name);
-  }
-}
-
-std::string SuperOptions(const Mount& mount) {
-  std::string text = mount.file_system->read_only() ? "ro" : "rw";
-  if (const std::string extra = mount.file_system->options(); !extra.empty()) text += "," + extra;
-  return text;
-}
-
-std::string SourceOf(const Mount& mount) {
-  return mount.source.empty() ? "none" : Escape(mount.source);
+// The ids of `global` from the reader's namespace inwards.
+std::string NestedIds(const char* name, const Task& reader, const ThreadGroup& group,
+                      int32_t global) {
+  std::string ids;
+  const PidViewRef& top = reader.group().pid_view();
+  for (PidViewRef view = group.pid_view(); view != top && view != nullptr; view = view->parent())
+    ids.insert(0, Format("\t%d", SeenBy(view, global)));
+  return Format("%s:\t%d", name, SeenBy(top, global)) + ids + "\n";
 }
 
 }  // namespace
@@ -208,9 +167,11 @@ Result<std::string> TaskStat(Task& reader, Task& subject) {
   const long priority =
       scheduling.priority > 0 ? -1 - static_cast<long>(scheduling.priority) : 20 + scheduling.nice;
   std::string text =
-      Format("%d (%s) %c %d %d %d %d %d %u ", subject.tid(), subject.name().c_str(),
-             subject.StateLetter(), group.parent_id(), group.process_group_id(), group.session_id(),
-             static_cast<int>(group.terminal_device()), group.terminal_foreground(), 0x00400000U);
+      Format("%d (%s) %c %d %d %d %d %d %u ", SeenBy(reader, subject.tid()), subject.name().c_str(),
+             subject.StateLetter(), SeenBy(reader, group.parent_id()),
+             SeenBy(reader, group.process_group_id()), SeenBy(reader, group.session_id()),
+             static_cast<int>(group.terminal_device()), SeenBy(reader, group.terminal_foreground()),
+             0x00400000U);
   text += Format("%llu %llu %llu %llu %lld %lld %lld %lld %ld %d %zu 0 %lld ",
                  Wide(own.minor_faults), Wide(children.minor_faults), Wide(own.major_faults),
                  Wide(children.major_faults), Ticks(own.user_ns), Ticks(own.system_ns),
@@ -229,23 +190,29 @@ Result<std::string> TaskStat(Task& reader, Task& subject) {
   return text;
 }
 
-Result<std::string> TaskStatus(Task&, Task& subject) {
+Result<std::string> TaskStatus(Task& reader, Task& subject) {
   ThreadGroup& group = subject.group();
   const CredentialsRef own = subject.credentials();
   const std::shared_ptr<FsContext> context = subject.fs_ref();
   const std::shared_ptr<FdTable> table = subject.fds_ref();
+  const UserNamespaceRef& users = reader.own_credentials().user_namespace;
+  const auto uid = [&](uint32_t id) { return UidSeenFrom(users, id); };
+  const auto gid = [&](uint32_t id) { return GidSeenFrom(users, id); };
   const std::vector<int32_t> numbers = table != nullptr ? table->Numbers() : std::vector<int32_t>();
   const int32_t fd_size = numbers.empty() ? 64 : std::max(64, (numbers.back() / 64 + 1) * 64);
   std::string text = Format("Name:\t%s\n", subject.name().c_str());
   if (context != nullptr) text += Format("Umask:\t%04o\n", context->umask());
   text += Format("State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n",
-                 StateName(subject.StateLetter()), group.id(), subject.tid(), group.parent_id());
-  text +=
-      Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t", own->uid,
-             own->euid, own->suid, own->fsuid, own->gid, own->egid, own->sgid, own->fsgid, fd_size);
-  for (const uint32_t gid : own->groups) text += Format("%u ", gid);
-  text += Format("\nNStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", group.id(),
-                 subject.tid(), group.process_group_id(), group.session_id());
+                 StateName(subject.StateLetter()), SeenBy(reader, group.id()),
+                 SeenBy(reader, subject.tid()), SeenBy(reader, group.parent_id()));
+  text += Format("Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%d\nGroups:\t",
+                 uid(own->uid), uid(own->euid), uid(own->suid), uid(own->fsuid), gid(own->gid),
+                 gid(own->egid), gid(own->sgid), gid(own->fsgid), fd_size);
+  for (const uint32_t group_id : own->groups) text += Format("%u ", gid(group_id));
+  text += "\n" + NestedIds("NStgid", reader, group, group.id()) +
+          NestedIds("NSpid", reader, group, subject.tid()) +
+          NestedIds("NSpgid", reader, group, group.process_group_id()) +
+          NestedIds("NSsid", reader, group, group.session_id()) + "Kthread:\t0\n";
   if (const std::shared_ptr<MemoryManager> memory = subject.memory_ref(); memory != nullptr) {
     const MemoryUsage usage = memory->Usage();
     auto kilobytes = [](uint64_t bytes) { return Wide(bytes / 1024); };
@@ -377,41 +344,6 @@ Result<std::string> TaskLimits(Task&, Task& subject) {
     text += Format("%-25s %-20s %-20s %-10s\n", line.name, value(limit.soft).c_str(),
                    value(limit.hard).c_str(), line.unit);
   }
-  return text;
-}
-
-Result<std::string> TaskMounts(Task&, Task& subject) {
-  std::string text;
-  ForEachMount(subject, [&](const Mount& mount, const std::string& name) {
-    std::string options = MountOptions(mount.flags.load());
-    if (const std::string extra = mount.file_system->options(); !extra.empty())
-      options += "," + extra;
-    text += SourceOf(mount) + " " + Escape(name) + " " +
-            std::string(mount.file_system->type_name()) + " " + options + " 0 0\n";
-  });
-  return text;
-}
-
-Result<std::string> TaskMountInfo(Task&, Task& subject) {
-  std::string text;
-  ForEachMount(subject, [&](const Mount& mount, const std::string& name) {
-    const std::shared_ptr<Mount> parent = mount.parent.lock();
-    const uint64_t device = mount.file_system->device();
-    text += Format("%llu %llu %u:%u / %s %s - %s %s %s\n", Wide(mount.id),
-                   Wide(parent != nullptr ? parent->id : mount.id), major(device), minor(device),
-                   Escape(name).c_str(), MountOptions(mount.flags.load()).c_str(),
-                   std::string(mount.file_system->type_name()).c_str(), SourceOf(mount).c_str(),
-                   SuperOptions(mount).c_str());
-  });
-  return text;
-}
-
-Result<std::string> TaskMountStats(Task&, Task& subject) {
-  std::string text;
-  ForEachMount(subject, [&](const Mount& mount, const std::string& name) {
-    text += "device " + SourceOf(mount) + " mounted on " + Escape(name) + " with fstype " +
-            std::string(mount.file_system->type_name()) + "\n";
-  });
   return text;
 }
 

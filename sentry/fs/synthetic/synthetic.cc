@@ -83,8 +83,11 @@ class TextFile : public File {
   base::Result<size_t> Write(Task& task, IoBuffer& from, uint64_t* offset) override {
     if (!inode_->writer()) return base::Errno(EIO);
     std::string text(std::min<uint64_t>(from.remaining(), TextInode::kWriteBytesMax), '\0');
-    text.resize(TRY(from.CopyIn(std::as_writable_bytes(std::span(text)))));
+    // From a copy: what was refused has not been taken.
+    IoBuffer bytes = from;
+    text.resize(TRY(bytes.CopyIn(std::as_writable_bytes(std::span(text)))));
     TRY(inode_->writer()(task, text));
+    from.Skip(text.size());
     *offset += text.size();
     return text.size();
   }

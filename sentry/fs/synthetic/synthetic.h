@@ -34,6 +34,7 @@ class SyntheticFileSystem : public FileSystem {
     uint64_t magic = 0;
     bool caches_dentries = true;
     std::string options = {};
+    bool is_kernel_view = false;
   };
   // `clock` outlives the file system; times of all inodes are that of its making.
   SyntheticFileSystem(const Traits& traits, const Clock& clock);
@@ -45,6 +46,7 @@ class SyntheticFileSystem : public FileSystem {
   bool CachesDentries() const override { return traits_.caches_dentries; }
   bool CachesNegatives() const override { return false; }
   std::string options() const override { return traits_.options; }
+  bool IsKernelView() const override { return traits_.is_kernel_view; }
 
   // Once, before the file system is mounted.
   void SetRoot(InodeRef root) { root_ = std::move(root); }

@@ -20,7 +20,8 @@ class SysBuilder {
   explicit SysBuilder(Kernel& kernel)
       : cpus_(kernel.options().cpu_count),
         file_system_(std::make_shared<SyntheticFileSystem>(
-            SyntheticFileSystem::Traits{.type_name = "sysfs", .magic = kSysMagic},
+            SyntheticFileSystem::Traits{
+                .type_name = "sysfs", .magic = kSysMagic, .is_kernel_view = true},
             kernel.clock())) {}
 
   FileSystemRef Build() {

@@ -67,8 +67,10 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
   } else if (key == "mode") {
     options->mode = static_cast<uint32_t>(TRY(ParseNumber(value, 8, 0))) & 07777U;
   } else if (key == "uid") {
+    options->uid_given = true;
     options->uid = static_cast<uint32_t>(TRY(ParseNumber(value, 10, 0)));
   } else if (key == "gid") {
+    options->gid_given = true;
     options->gid = static_cast<uint32_t>(TRY(ParseNumber(value, 10, 0)));
   } else if (key == "huge" || key == "mpol" || key == "inode32" || key == "inode64" ||
              key == "noswap") {
@@ -79,10 +81,8 @@ Result<void> ApplyOption(std::string_view key, std::string_view value, uint64_t 
   return {};
 }
 
-}  // namespace
-
-Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
-  TmpfsOptions options;
+// Changes what `text` says.
+Result<void> ParseInto(std::string_view text, uint64_t memory_bytes, TmpfsOptions* options) {
   while (!text.empty()) {
     const size_t comma = std::min(text.find(','), text.size());
     const std::string_view item = text.substr(0, comma);
@@ -91,8 +91,17 @@ Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_by
     const size_t equals = item.find('=');
     const std::string_view value =
         equals == std::string_view::npos ? std::string_view() : item.substr(equals + 1);
-    TRY(ApplyOption(item.substr(0, equals), value, memory_bytes, &options));
+    TRY(ApplyOption(item.substr(0, equals), value, memory_bytes, options));
   }
+  return {};
+}
+
+}  // namespace
+
+Result<TmpfsOptions> ParseTmpfsOptions(std::string_view text, uint64_t memory_bytes) {
+  TmpfsOptions options;
+  options.memory_bytes = memory_bytes;
+  TRY(ParseInto(text, memory_bytes, &options));
   return options;
 }
 
@@ -141,6 +150,22 @@ Result<FileSystemStatus> Tmpfs::Status() {
   status.files_free = status.files - std::min(status.files, inodes_.used());
   status.id = device_;
   return status;
+}
+
+Result<void> Tmpfs::Reconfigure(std::string_view text) {
+  // Only what is said changes. A limit may be changed, not be made from none.
+  TmpfsOptions wanted;
+  wanted.size_bytes = pages_.limit() * kPageSize;
+  wanted.inodes_max = inodes_.limit();
+  TRY(ParseInto(text, options_.memory_bytes, &wanted));
+  const uint64_t pages = wanted.size_bytes / kPageSize;
+  if (pages != pages_.limit() && (pages_.limit() == 0 || (pages != 0 && pages_.used() > pages)))
+    return Errno(EINVAL);
+  if (wanted.inodes_max != inodes_.limit() &&
+      (inodes_.limit() == 0 || (wanted.inodes_max != 0 && inodes_.used() > wanted.inodes_max)))
+    return Errno(EINVAL);
+  TRY(pages_.SetLimit(pages));
+  return inodes_.SetLimit(wanted.inodes_max);
 }
 
 std::string Tmpfs::options() const {

@@ -26,6 +26,9 @@ struct TmpfsOptions {
   uint32_t mode = 01777;
   uint32_t uid = 0;
   uint32_t gid = 0;
+  bool uid_given = false;
+  bool gid_given = false;
+  uint64_t memory_bytes = 0;  // What 100% means when it is remounted.
 };
 
 // The comma-separated options of mount(2): size= (with k, m, g or %), nr_blocks=, nr_inodes=,
@@ -45,6 +48,8 @@ class Tmpfs final : public FileSystem {
   base::Result<FileSystemStatus> Status() override;
   uint64_t device() const override { return device_; }
   std::string options() const override;
+  // Other limits; what is in use must fit into them. EINVAL.
+  base::Result<void> Reconfigure(std::string_view options) override;
 
   platform::MemoryPool& pool() { return pool_; }
   Quota& pages() { return pages_; }
@@ -55,7 +60,7 @@ class Tmpfs final : public FileSystem {
  private:
   platform::MemoryPool& pool_;
   const Clock& clock_;
-  const TmpfsOptions options_;
+  const TmpfsOptions options_;  // But for the limits, which are the quotas'.
   Quota pages_;
   Quota inodes_;
   const uint64_t device_;

@@ -101,7 +101,7 @@ TEST_CASE("an orphan goes to init, or to a subreaper before it", "[syscalls][pro
 TEST_CASE("clone refuses inconsistent flags", "[syscalls][clone]") {
   const uint64_t flags =
       GENERATE(uint64_t{CLONE_THREAD}, uint64_t{CLONE_SIGHAND}, uint64_t{CLONE_FS | CLONE_NEWNS},
-               uint64_t{CLONE_THREAD | CLONE_SIGHAND}, uint64_t{CLONE_NEWUSER});
+               uint64_t{CLONE_THREAD | CLONE_SIGHAND}, uint64_t{CLONE_FS | CLONE_NEWUSER});
   CAPTURE(flags);
   TestTask task;
   CHECK(task.Call(SYS_clone, flags, 0, 0, 0, 0) == -EINVAL);

@@ -5,6 +5,7 @@
 
 #include "catch2/catch.hpp"
 #include "sentry/vfs/dentry_cache.h"
+#include "sentry/vfs/mounts.h"
 #include "test/unit/sentry/vfs/tree.h"
 
 namespace {
@@ -131,7 +132,8 @@ TEST_CASE("mounts are crossed downwards and upwards", "[vfs][mount]") {
   CHECK(tree.Rename("/here", "/mnt/here") == EXDEV);
   CHECK(tree.Link("/here", "/mnt/here") == EXDEV);
   CHECK(tree.vfs.NameOf(tree.Walk("/mnt/sub").value(), tree.vfs.root()) == "/mnt/sub");
-  CHECK(Tree::Code(tree.vfs.Unmount(tree.Walk("/mnt").value(), 0)) == 0);
+  CHECK(Tree::Code(tree.vfs.mounts().Unmount(*tree.vfs.mounts().initial(),
+                                             tree.Walk("/mnt").value(), 0, 1)) == 0);
   CHECK(tree.Find("/mnt/below") == 0);
 }
 
@@ -140,7 +142,10 @@ TEST_CASE("a bind mount shows the same files elsewhere", "[vfs][mount]") {
   REQUIRE(tree.Mkdir("/a") == 0);
   REQUIRE(tree.Mkdir("/b") == 0);
   REQUIRE(tree.Touch("/a/f") == 0);
-  REQUIRE(tree.vfs.Bind(tree.Walk("/a").value(), tree.Walk("/b").value(), false).ok());
+  REQUIRE(tree.vfs.mounts()
+              .Bind(*tree.vfs.mounts().initial(), tree.Walk("/a").value(), tree.Walk("/b").value(),
+                    false)
+              .ok());
   CHECK(tree.Stat("/b/f").inode == tree.Stat("/a/f").inode);
   CHECK(tree.Stat("/b/..").inode == tree.Stat("/").inode);
   REQUIRE(tree.Unlink("/b/f") == 0);

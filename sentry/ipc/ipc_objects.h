@@ -15,16 +15,18 @@ namespace sentry {
 
 class Kernel;
 class MqueueFileSystem;
+class Task;
+struct NamespaceSet;
 
-class IpcNamespace {
+class IpcObjects {
  public:
   // Both outlive it.
-  IpcNamespace(platform::MemoryPool& pool, const Clock& clock)
+  IpcObjects(platform::MemoryPool& pool, const Clock& clock)
       : shm_(std::make_shared<ShmRegistry>(pool, clock)),
         sem_(std::make_shared<SemRegistry>(clock)),
         msg_(clock) {}
 
-  // sentry/fs/mqueue. Set before the first process.
+  // sentry/fs/mqueue.
   MqueueFileSystem& mqueue() { return *mqueue_; }
   const std::shared_ptr<MqueueFileSystem>& mqueue_ref() const { return mqueue_; }
   void set_mqueue(std::shared_ptr<MqueueFileSystem> mqueue) { mqueue_ = std::move(mqueue); }
@@ -39,5 +41,10 @@ class IpcNamespace {
   MsgRegistry msg_;
   std::shared_ptr<MqueueFileSystem> mqueue_;
 };
+
+// Those of the namespace in the set, which keeps them; made by the first call.
+IpcObjects& IpcObjectsOf(Kernel& kernel, const NamespaceSet& namespaces);
+// Of the task's namespace, on its own thread.
+IpcObjects& IpcObjectsOf(Task& task);
 
 }  // namespace sentry
