@@ -39,7 +39,7 @@ struct NeighborInfo {
 class NeighborCache final : public TimerTarget {
  public:
   static constexpr size_t kEntriesMax = 1024;
-  static constexpr size_t kWaitingMax = 16;  // Packets per unresolved neighbour.
+  static constexpr size_t kWaitingMax = 101;  // Packets per unresolved neighbour.
   static constexpr int kProbesMax = 3;       // MAX_UNICAST_SOLICIT, MAX_MULTICAST_SOLICIT
   static constexpr int64_t kRetransNs = kNsPerSecond;
   static constexpr int64_t kReachableNs = 30 * kNsPerSecond;

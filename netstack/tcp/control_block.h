@@ -366,6 +366,7 @@ class ControlBlock {
   Congestion congestion_;
   bool window_limited_ = false;
   uint32_t max_in_flight_ = 0;
+  std::optional<uint32_t> echo_;  // Of the acknowledgment that is being looked at.
   // RACK (RFC 8985 5.2).
   int64_t rack_sent_ns_ = 0, rack_rtt_ns_ = 0;
   uint32_t rack_end_ = 0;

@@ -308,6 +308,9 @@ bool ControlBlock::InputAck(const Segment& segment) {
     timestamp_recent_ = segment.options.timestamp;
     timestamp_recent_ns_ = now;
   }
+  echo_.reset();
+  if (use_timestamps_ && segment.options.timestamp_echo != 0)
+    echo_ = segment.options.timestamp_echo;
   AckResult result;
   if (use_sack_ && segment.options.sack_count != 0) ProcessSacks(segment, result);
   if (Before(ack, send_unacked_)) {

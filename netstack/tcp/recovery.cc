@@ -49,6 +49,8 @@ void ControlBlock::Split(size_t index, uint32_t at) {
 void ControlBlock::UpdateRack(const Sent& sent) {
   const int64_t rtt = wire_.NowNs() - sent.sent_ns;
   // RFC 8985 6.2 step 2: an acknowledgment of the original, not of the retransmission.
+  const uint32_t stamp = static_cast<uint32_t>(sent.sent_ns / kNsPerMs) + timestamp_offset_;
+  if (sent.ever_retransmitted && echo_ && Before(*echo_, stamp)) return;
   if (sent.ever_retransmitted && min_rtt_ns_ != kNever && rtt < min_rtt_ns_) return;
   rack_rtt_ns_ = rtt;
   if (sent.sent_ns > rack_sent_ns_ ||
@@ -425,11 +427,11 @@ void ControlBlock::OnRetransmitTimeout() {
   repair_ = Repair::kLoss;
   recovery_end_ = send_next_;
   probe_out_ = false;
-  lost_bytes_ = retransmitted_bytes_ = 0;
+  lost_bytes_ = retransmitted_bytes_ = sacked_bytes_ = 0;
   for (Sent& sent : sent_) {
     sent.retransmitted = false;
     sent.lost = !sent.sacked;
-    if (sent.lost) lost_bytes_ += sent.size();
+    (sent.lost ? lost_bytes_ : sacked_bytes_) += sent.size();
   }
   Output();
   timer_kind_ = TimerKind::kRetransmit;

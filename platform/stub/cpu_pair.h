@@ -43,7 +43,7 @@ class CpuSet {
 
  private:
   static constexpr uint64_t kTrialPauseMinNs = 1'000'000;
-  static constexpr uint64_t kTrialPauseMaxNs = 256'000'000;
+  static constexpr uint64_t kTrialPauseMaxNs = 64'000'000;
 
   std::atomic<uint32_t>& Count(int cpu) { return pairs_[static_cast<size_t>(cpu)]; }
   const std::atomic<uint32_t>& Count(int cpu) const { return pairs_[static_cast<size_t>(cpu)]; }
@@ -82,6 +82,8 @@ class CpuPair {
   CpuPair& operator=(const CpuPair&) = delete;
 
   Place place() const { return place_; }
+  // No other pair is busy on this CPU.
+  bool alone() const { return cpu_ < 0 || cpus_.pairs(cpu_) <= 1; }
   // Another CPU has so few busy pairs that this one would better be there.
   bool Crowded() const;
 

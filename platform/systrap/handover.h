@@ -50,7 +50,7 @@ class Handover {
   Patience Missed(pid_t thread, bool noticed);
   // It came so long after we began to yield,
   void Yielded(uint64_t ns) {
-    if (ns > kYieldedLongNs) quiet_calls_ = kQuietCalls;
+    if (ns > kYieldedLongNs && pair_.alone()) quiet_calls_ = kQuietCalls;
   }
   // or to sleep,
   void Slept(uint64_t ns);
@@ -77,7 +77,8 @@ class Handover {
   static constexpr int32_t kScoreAtFirst = 2 * kMissWeight;
   static constexpr int32_t kScoreMax = 8 * kMissWeight;
   // Who yields gives up the rest of the time that the scheduler meant for it, to whoever else wants
-  // this CPU; and who sleeps does not. So when yielding takes as long as that, we rather sleep.
+  // this CPU; and who sleeps does not. So when yielding takes as long as that, we rather sleep. But
+  // if it may have been other pairs, which hand over as we do: among them yielding is cheaper.
   static constexpr uint64_t kYieldedLongNs = 200'000;
   static constexpr uint32_t kQuietCalls = 500;
   static constexpr uint32_t kSeriesMin = 64;

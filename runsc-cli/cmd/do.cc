@@ -88,6 +88,7 @@ void AddCommonFlags(Flags& flags, CommonOptions& options) {
     return absl::OkStatus();
   });
   AddChoice(flags, "rewrite", &options.rewrite, {"on", "off"});
+  AddChoice(flags, "file-access", &options.file_access, {"exclusive", "shared"});
   flags.Text("debug-log", &options.debug_log);
   flags.Switch("strace", &options.strace);
   flags.Switch("debug", &options.debug);
@@ -112,6 +113,7 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   flags.Custom("volume",
                [&options](std::string_view text) { return ParseVolume(text, options.volumes); });
 
+  flags.Text("network-namespace", &options.network_namespace);
   AddChoice(flags, "provoke-violation", &options.provoke_violation, {"sentry", "gofer"});
 
   const auto rest = flags.Parse(arguments);
@@ -123,6 +125,9 @@ absl::StatusOr<DoOptions> ParseDo(std::span<const std::string> arguments,
   if (!options.cwd.empty() && !options.cwd.starts_with('/')) {
     return absl::InvalidArgumentError(
         absl::StrCat("flag --cwd needs an absolute path in the guest, not \"", options.cwd, "\""));
+  }
+  if (options.common.network != "sandbox" && !options.network_namespace.empty()) {
+    return absl::InvalidArgumentError("flag --network-namespace needs --network=sandbox");
   }
   options.command.assign(rest->begin(), rest->end());
   return options;

@@ -17,9 +17,11 @@ namespace cmd {
 // Flags that may also stand before the command's name.
 struct CommonOptions {
   std::string platform = "auto";  // auto, systrap, ptrace
-  std::string network = "none";   // none
+  std::string network = "none";   // none, sandbox
   std::string debug_log;          // A directory; empty: no files.
   std::string rewrite = "on";     // on, off
+  // Whether only the sandbox changes a container's root while it runs: exclusive, shared.
+  std::string file_access = "exclusive";
   bool strace = false;
   bool debug = false;
   bool timing = false;
@@ -40,6 +42,7 @@ struct DoOptions {
   std::optional<uint32_t> uid;
   std::optional<uint32_t> gid;
   std::vector<Volume> volumes;
+  std::string network_namespace;  // Whose interfaces --network=sandbox takes over.
   // For tests of the cages: "sentry" or "gofer" makes that process call something that its filter
   // forbids.
   std::string provoke_violation;

@@ -35,10 +35,12 @@ Flags that may stand before any command, or after it:
                                    where messages go, and how they look
   --platform=auto|systrap|ptrace   how guest code is run
   --rewrite=on|off                 turn system calls that systrap sees often into jumps (default: on)
+  --file-access=exclusive|shared   whether others change a container's root while it runs (docker cp into it):
+                                   with "shared" nothing of it is cached
   --strace                         log each system call with decoded arguments
   --debug, --debug-log DIR         log more; write the logs of the three processes into DIR
   --timing                         say on standard error how long each step of the start took ("do")
-  --network=none                   loopback only
+  --network=none|sandbox           loopback only (default), or a TCP/IP of the sandbox's own
 Other flags of gVisor's runsc are accepted with a warning.
 )";
 }
@@ -90,7 +92,9 @@ CMD cannot be executed, 127 if it is not found.
   --uid N, --gid N           run as this user and group (default: the caller's)
   --volume HOST:GUEST[:ro]   show the host's file or directory HOST at GUEST; what the guest writes
                              there stays, unless :ro is given; may be repeated
-  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none, --strace, --debug,
+  --network-namespace PATH   with --network=sandbox: take over the interfaces of that network namespace,
+                             for instance /var/run/netns/NAME; addresses leave the host's stack
+  --platform=auto|systrap|ptrace, --rewrite=on|off, --network=none|sandbox, --strace, --debug,
   --debug-log DIR, --timing
                              as in "runsc help"
 )";

@@ -11,7 +11,6 @@ namespace {
 
 // gVisor's and runc's global flags that have no meaning here. Those in the first list take a value.
 constexpr const char* kForeignValues[] = {"overlay2",
-                                          "file-access",
                                           "file-access-mounts",
                                           "host-uds",
                                           "host-fifo",

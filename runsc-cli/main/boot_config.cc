@@ -157,12 +157,17 @@ void Visit(Config& config, Visitor& visit) {
   visit(config.platform);
   visit(config.rewrite);
   visit(config.strace);
+  visit(config.network.own_stack);
+  visit(config.network.links);
+  visit(config.network.addresses);
+  visit(config.network.routes);
+  visit(config.network.neighbors);
   visit(config.container);
   visit(config.domain_name);
   visit(config.mounts);
   visit(config.masked_paths);
   visit(config.read_only_paths);
-  visit(config.sysctls);
+  visit(config.root_shared);
   visit(config.cpu_count);
   visit(config.memory_bytes);
   visit(config.tasks_max);

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
+#include "runsc-cli/main/network_config.h"
 
 namespace runsc {
 
@@ -88,6 +89,7 @@ struct BootConfig : ProcessConfig {
   std::string platform;  // auto, systrap, ptrace
   bool rewrite = true;
   bool strace = false;
+  NetworkConfig network;
 
   // --- sentry of an OCI container: its root is written through, it has the mounts below and no
   // others, and its first process waits for a frame.
@@ -96,8 +98,8 @@ struct BootConfig : ProcessConfig {
   std::vector<GuestMount> mounts;
   std::vector<std::string> masked_paths;
   std::vector<std::string> read_only_paths;
-  std::vector<std::string> sysctls;  // name=value
-  uint32_t cpu_count = 0;            // What the guest sees; 0: the host's.
+  bool root_shared = false;  // Others change the root, too: nothing of it is cached.
+  uint32_t cpu_count = 0;    // What the guest sees; 0: the host's.
   uint64_t memory_bytes = 0;
   uint32_t tasks_max = 0;  // Of the guest; 0: the default.
 };
@@ -124,6 +126,7 @@ inline constexpr int kOwnFdsFd = 7;       // Gofer only: its /proc/self/fd.
 inline constexpr int kTimingFd = 8;       // timing.h
 inline constexpr int kNetworkSocketFd =
     9;                                    // Sentry and network gofer with --network=host: own end.
+inline constexpr int kFirstLinkFd = 10;   // Sentry with --network=sandbox: network.links.
 inline constexpr int kFirstAttachFd = 9;  // Gofer only: O_PATH, in the order of attach_points.
 
 }  // namespace runsc

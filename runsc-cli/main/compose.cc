@@ -255,6 +255,32 @@ uint32_t InsideOf(const std::vector<oci::IdMapping>& mappings, uint32_t own) {
   return 0;
 }
 
+// What the configuration asks for and a sandbox does not do: said once, in the log.
+void AddWarnings(const oci::Spec& spec, std::vector<std::string>& warnings) {
+  const auto names = [](const auto& list, auto name) {
+    std::vector<std::string> out;
+    for (const auto& item : list) out.push_back(name(item));
+    return absl::StrJoin(out, ", ");
+  };
+  if (!spec.sysctl.empty()) {
+    warnings.push_back(absl::StrCat("linux.sysctl: without effect in the sandbox: ",
+                                    names(spec.sysctl, [](const auto& s) { return s.first; })));
+  }
+  if (!spec.devices.empty()) {
+    warnings.push_back(
+        absl::StrCat("linux.devices: not available in the sandbox: ",
+                     names(spec.devices, [](const oci::Device& d) { return d.path; })));
+  }
+  if (const oci::Process& process = *spec.process;
+      !process.apparmor_profile.empty() || !process.selinux_label.empty()) {
+    warnings.push_back(
+        "process.apparmorProfile and process.selinuxLabel: without effect on the sandbox");
+  }
+  if (geteuid() == 0 && !spec.uid_mappings.empty()) {
+    warnings.push_back("linux.uidMappings: ids of files are the host's in the sandbox");
+  }
+}
+
 uint32_t CpusOf(const oci::Resources& resources) {
   uint32_t count = 0;
   if (resources.cpu_quota && *resources.cpu_quota > 0) {
@@ -334,7 +360,13 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
   auto process = ComposeProcess(*spec.process, spec.seccomp ? &*spec.seccomp : nullptr, out.rootfs,
                                 out.warnings);
   if (!process.ok()) return process.status();
+  if (!spec.hooks.start_container.empty()) {
+    return absl::UnimplementedError(
+        "hooks.startContainer: hooks that run inside the sandbox are not supported");
+  }
+  AddWarnings(spec, out.warnings);
   BootConfig& config = out.sandbox.config;
+  config.root_shared = common.file_access == "shared";
   static_cast<ProcessConfig&>(config) = *std::move(process);
   config.container = true;
   config.host_name = spec.host_name;
@@ -345,9 +377,6 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
   config.domain_name = spec.domain_name;
   config.masked_paths = spec.masked_paths;
   config.read_only_paths = spec.read_only_paths;
-  for (const auto& [name, value] : spec.sysctl) {
-    config.sysctls.push_back(absl::StrCat(name, "=", value));
-  }
   config.cpu_count = CpusOf(spec.resources);
   if (spec.resources.memory_limit && *spec.resources.memory_limit > 0) {
     config.memory_bytes = static_cast<uint64_t>(*spec.resources.memory_limit);
@@ -357,6 +386,7 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
         static_cast<uint32_t>(std::min<int64_t>(*spec.resources.pids_limit, 1 << 22));
   }
   config.platform = common.platform;
+  config.network.own_stack = common.network == "sandbox";
   config.rewrite = common.rewrite == "on";
   config.strace = common.strace;
   config.debug = common.debug;

@@ -20,6 +20,7 @@ namespace runsc {
 namespace {
 
 constexpr int kEndWaitMs = 2000;
+constexpr useconds_t kReapedAfterUs = 100'000;
 
 // The supervisor, if it is still that process.
 base::Fd OpenSupervisor(const oci::ContainerState& state) {
@@ -129,7 +130,13 @@ absl::Status Container::Start(const oci::Logrus& log) {
   if (!client.ok()) {
     return absl::FailedPreconditionError("cannot start a container that has stopped");
   }
+  const base::Fd supervisor = OpenSupervisor(state_);
   if (absl::Status started = client->Request(FrameKind::kStartGuest, 0, "start"); !started.ok()) {
+    // One that could not be executed is the end of the container. A caller deletes it next, which
+    // takes that he has noticed.
+    if (Status() == ContainerStatus::kStopped && WaitForEnd(supervisor, kEndWaitMs)) {
+      usleep(kReapedAfterUs);
+    }
     return started;
   }
   const auto spec = Spec();

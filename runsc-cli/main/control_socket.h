@@ -49,6 +49,8 @@ enum class FrameKind : uint32_t {
   kWait = 33,   // kExited at the end.
   // --- Supervisor to `create`.
   kNamespacesReady = 48,
+  kHooksDone =
+      47,  // The other way round, with --network=sandbox: the interfaces are as they shall be.
   kCommit = 49,  // The other way round: the container is on record; from now on without `create`.
 };
 

@@ -5,8 +5,9 @@
 //   control groups, listening socket
 //   fork ------------------------------> control groups, network namespace
 //   hooks  <--- kNamespacesReady ------- terminal, gofer, sentry
-//   state, pid-file  <--- kReady ------- the sentry has its tree and its filter
-//   kCommit ---------------------------> goes on alone
+//   kHooksDone ------------------------> (--network=sandbox: takes the interfaces over before
+//   those) state, pid-file  <--- kReady ------- the sentry has its tree and its filter kCommit
+//   ---------------------------> goes on alone
 //
 // Before kCommit the end of either one is the end of the other's work; after it the container is on
 // record. So a kill at any moment leaves at most a directory, which `delete --force` removes.
@@ -108,10 +109,12 @@ class Creator {
     auto composed = ComposeSandbox(spec_, bundle_, options_.global.common);
     if (!composed.ok()) return composed.status();
     for (const std::string& warning : composed->warnings) log_.Warning(warning);
+    if (options_.preserve_fds != 0) log_.Warning("--preserve-fds: without effect in the sandbox");
     SupervisorSetup setup;
     setup.sandbox = std::move(composed->sandbox);
     setup.console_socket = options_.console_socket;
     BootConfig& config = setup.sandbox.config;
+    own_stack_ = config.network.own_stack;
     AddStdio(config);
     if (!config.terminal) config.stdio_terminals = 0;
     if (!options_.console_socket.empty()) config.stdio_terminals = config.stdio_open = 7;
@@ -230,6 +233,7 @@ class Creator {
           if (absl::Status status = directory_->WriteState(state_); !status.ok()) return status;
           if (absl::Status status = RunHooks(); !status.ok()) return status;
           hooks_run = true;
+          if (own_stack_) (void)SendFrame(report_.get(), FrameKind::kHooksDone, 0).ok();
           break;
         case FrameKind::kReady:
           ready = true;
@@ -274,6 +278,7 @@ class Creator {
   oci::ContainerState state_;
   oci::Cgroups cgroups_;
   base::Fd report_;
+  bool own_stack_ = false;
   pid_t pid_ = -1;
 };
 

@@ -39,7 +39,8 @@ int GoferMain() {
   const auto level = config->debug     ? base::LogLevel::kDebug
                      : config->has_log ? base::LogLevel::kInfo
                                        : base::LogLevel::kWarning;
-  base::SetLogSink(config->has_log ? kLogFd : -1, level, "gofer");
+  // As the sentry's: a container's standard error is not ours.
+  base::SetLogSink(config->has_log || config->container ? kLogFd : -1, level, "gofer");
   platform::seccomp::ReportViolations();
 
   gofer::Server::Options options;

@@ -115,7 +115,7 @@ class TreeBuilder {
   // --- An OCI container.
   absl::Status BuildContainer() {
     const AttachPoint& root = config_.attach_points.front();
-    Result<sentry::FileSystemRef> served = Serve(root, true);
+    Result<sentry::FileSystemRef> served = Serve(root, !config_.root_shared);
     if (!served.ok()) return Failed("the root", served.error());
     const auto mounted = kernel_.vfs().MountRoot(std::move(served).value(), "rootfs", 0);
     if (!mounted.ok()) return Failed("the root", mounted.error());

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,8 @@
 #include "sentry/fs/host/host_file.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/seccomp.h"
+#include "sentry/vfs/attributes.h"
+#include "sentry/vfs/dentry.h"
 #include "sentry/vfs/fd_table.h"
 #include "sentry/vfs/inode.h"
 
@@ -104,30 +107,38 @@ absl::StatusOr<sentry::ProcessArguments> GuestProcess::MakeArguments() const {
   return process;
 }
 
+// 0, or why it is no program.
+int GuestProcess::LookAt(const std::string& path) const {
+  const Result<sentry::Path> found = kernel_.vfs().WalkAsKernel(path);
+  if (!found.ok()) return found.error().value();
+  const Result<sentry::Attributes> attributes = found.value().dentry->inode()->GetAttributes();
+  if (!attributes.ok()) return attributes.error().value();
+  const uint32_t mode = attributes.value().mode;
+  return S_ISREG(mode) && (mode & 0111) != 0 ? 0 : EACCES;
+}
+
 GuestProcess::Failure GuestProcess::Look() const {
   const std::string& program = config_.arguments.front();
-  sentry::Vfs& vfs = kernel_.vfs();
-  if (!program.empty() && program.find('/') == std::string::npos) {
-    std::string_view rest = SearchPath(config_.environment);
-    bool more = true;
-    while (more) {
-      const size_t end = std::min(rest.find(':'), rest.size());
-      const std::string directory(end == 0 ? std::string_view(".") : rest.substr(0, end));
-      more = end < rest.size();
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-      const std::string full = absl::StrCat(
-          directory.front() == '/' ? "" : absl::StrCat(config_.cwd, "/"), directory, "/", program);
-      if (vfs.WalkAsKernel(full).ok()) return {};
-    }
-    return FailToExecute(base::Errno(ENOENT));
+  const auto absolute = [this](const std::string& path) {
+    return path.starts_with('/') ? path : absl::StrCat(config_.cwd, "/", path);
+  };
+  int error = ENOENT;
+  if (program.empty() || program.find('/') != std::string::npos) {
+    error = program.empty() ? ENOENT : LookAt(absolute(program));
+    return error == 0 ? Failure{} : FailToExecute(base::Errno(error));
   }
-  const std::string full =
-      program.starts_with('/') ? program : absl::StrCat(config_.cwd, "/", program);
-  const Result<sentry::Path> found = vfs.WalkAsKernel(full);
-  if (!found.ok() && (found.error() == ENOENT || found.error() == ENOTDIR)) {
-    return FailToExecute(found.error());
+  std::string_view rest = SearchPath(config_.environment);
+  bool more = true;
+  while (more) {
+    const size_t end = std::min(rest.find(':'), rest.size());
+    const std::string directory(end == 0 ? std::string_view(".") : rest.substr(0, end));
+    more = end < rest.size();
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    const int tried = LookAt(absl::StrCat(absolute(directory), "/", program));
+    if (tried == 0) return {};
+    if (tried != ENOENT && tried != ENOTDIR) error = tried;
   }
-  return {};
+  return FailToExecute(base::Errno(error));
 }
 
 GuestProcess::Failure GuestProcess::Start() {

@@ -55,6 +55,7 @@ class GuestProcess {
   base::Result<sentry::FileRef> OpenConsole();
   absl::StatusOr<sentry::ProcessArguments> MakeArguments() const;
   base::Result<int32_t> CreateFiltered(const sentry::ProcessArguments& arguments);
+  int LookAt(const std::string& path) const;
   Failure FailToExecute(base::Errno error) const;
 
   sentry::Kernel& kernel_;

@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runsc-cli/main/cage.h"
+#include "runsc-cli/main/take_network.h"
 
 namespace runsc {
 namespace {
@@ -145,6 +146,16 @@ absl::StatusOr<SandboxSpec> Prepare(const cmd::DoOptions& options) {
   config.has_log = !options.common.debug_log.empty();
   config.provoke_violation = options.provoke_violation;
   config.single_owner_view = !MayMakeNamespaces();
+  if (options.common.network == "sandbox") {
+    config.network.own_stack = true;
+    if (!options.network_namespace.empty()) {
+      TakenNetwork taken;
+      const absl::Status status = TakeNetwork(options.network_namespace, taken);
+      if (!status.ok()) return status;
+      config.network = std::move(taken.config);
+      prepared.link_fds = std::move(taken.links);
+    }
+  }
   return prepared;
 }
 

@@ -22,6 +22,7 @@
 #include "runsc-cli/main/guest_control.h"
 #include "runsc-cli/main/guest_exec.h"
 #include "runsc-cli/main/guest_mounts.h"
+#include "runsc-cli/main/guest_network.h"
 #include "runsc-cli/main/guest_process.h"
 #include "runsc-cli/main/launch.h"
 #include "sentry/fs/devpts/devpts.h"
@@ -99,6 +100,10 @@ class SandboxGuest : public Guest {
                                                MakeKernelOptions(config_));
     kernel_->set_vdso(vdso_);
     timing_.Note("has its kernel");
+    if (config_.network.own_stack) {
+      const absl::Status network = StartNetwork(*kernel_, config_.network, std::move(fds_.links));
+      if (!network.ok()) return network;
+    }
     devices_.dev_pts = sentry::DevPts::Make(*kernel_);
     init_ =
         std::make_unique<GuestProcess>(*kernel_, devices_.dev_pts, config_, std::move(fds_.stdio));

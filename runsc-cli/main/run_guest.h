@@ -5,6 +5,7 @@
 
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "platform/base/fd.h"
@@ -18,6 +19,7 @@ struct GuestFds {
   base::Fd control;       // control_socket.h
   base::Fd gofer_memory;  // gofer::Client::Create
   base::Fd gofer_socket;
+  std::vector<base::Fd> links;    // In the order of BootConfig::network.links.
   std::array<base::Fd, 3> stdio;  // The caller's; empty where the caller had none.
 };
 

@@ -105,6 +105,8 @@ absl::Status Sandbox::StartSentry(const SandboxSpec& sandbox, const base::Fd& co
               control.get(),        timing_.fd()};
   spec.timing_fd = timing_.fd();
   spec.timing_name = "sentry";
+  spec.fds.push_back(-1);  // kNetworkSocketFd
+  for (const base::Fd& fd : sandbox.link_fds) spec.fds.push_back(fd.get());
   if (!MayMakeNamespaces()) {
     spec.outside_uid = geteuid();
     spec.outside_gid = getegid();

@@ -24,6 +24,7 @@ namespace runsc {
 
 struct SandboxSpec {
   BootConfig config;
+  std::vector<base::Fd> link_fds;    // In the order of config.network.links.
   std::vector<base::Fd> attach_fds;  // O_PATH, as config.attach_points.
   std::string debug_log;             // A directory; empty: no files.
   // Without privileges: as whose the caller's own files appear inside. Default: as the caller's.

@@ -55,7 +55,8 @@ int SentryMain() {
   const auto level = config->debug                       ? base::LogLevel::kDebug
                      : config->has_log || config->strace ? base::LogLevel::kInfo
                                                          : base::LogLevel::kWarning;
-  base::SetLogSink(config->has_log ? kLogFd : -1, level, "sentry");
+  // A container's standard error is its program's: without --debug-log our lines go to /dev/null.
+  base::SetLogSink(config->has_log || config->container ? kLogFd : -1, level, "sentry");
   platform::seccomp::ReportViolations();
 #ifdef RAVELIN_RELEASE
   // Debian's Abseil checks lock order in release builds, too: half of the time of a busy sentry.
@@ -70,6 +71,8 @@ int SentryMain() {
   fds.control = CloseOnExec(kControlFd);
   fds.gofer_memory = CloseOnExec(kGoferMemoryFd);
   fds.gofer_socket = CloseOnExec(kGoferSocketFd);
+  const int links_end = kFirstLinkFd + static_cast<int>(config->network.links.size());
+  for (int fd = kFirstLinkFd; fd < links_end; ++fd) fds.links.push_back(CloseOnExec(fd));
   for (int fd = 0; fd < 3; ++fd) {
     // Copies: descriptor 2 stays for our own last words whatever the guest closes.
     if ((config->stdio_open >> fd & 1) != 0)

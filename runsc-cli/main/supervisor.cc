@@ -19,6 +19,7 @@
 #include "platform/base/text_pages.h"
 #include "runsc-cli/main/launch.h"
 #include "runsc-cli/main/process_title.h"
+#include "runsc-cli/main/take_network.h"
 
 namespace runsc {
 namespace {
@@ -56,6 +57,7 @@ class Supervisor : public Sandbox {
   };
 
   absl::Status EnterNetwork();
+  absl::Status TakeInterfaces();
   void OnFrame(const Frame& frame) override;
   void OnFailure(const std::string& line) override;
   bool done() const override { return exit_status_.has_value(); }
@@ -110,6 +112,23 @@ absl::Status Supervisor::EnterNetwork() {
   return absl::OkStatus();
 }
 
+// Hooks have put them there and given them their addresses (docker, CNI).
+absl::Status Supervisor::TakeInterfaces() {
+  pollfd ready{setup_.report.get(), POLLIN, 0};
+  while (poll(&ready, 1, -1) < 0 && errno == EINTR) {
+  }
+  const base::Result<Frame> frame = ReceiveFrame(setup_.report.get());
+  if (!frame.ok() || frame.value().kind != FrameKind::kHooksDone)
+    return absl::InternalError("the hooks were not run");
+  // Without a namespace of the container's own there is nothing to take.
+  if (!setup_.network_namespace || !MayMakeNamespaces()) return absl::OkStatus();
+  TakenNetwork taken;
+  if (absl::Status status = TakeNetwork("/proc/self/ns/net", taken); !status.ok()) return status;
+  setup_.sandbox.config.network = std::move(taken.config);
+  setup_.sandbox.link_fds = std::move(taken.links);
+  return absl::OkStatus();
+}
+
 absl::Status Supervisor::Prepare() {
   setsid();
   prctl(PR_SET_NAME, "runsc-container", 0, 0, 0);
@@ -126,6 +145,9 @@ absl::Status Supervisor::Prepare() {
   if (absl::Status status = EnterNetwork(); !status.ok()) return status;
   (void)SendFrame(setup_.report.get(), FrameKind::kNamespacesReady, 0).ok();
   BootConfig& config = setup_.sandbox.config;
+  if (config.network.own_stack) {
+    if (absl::Status status = TakeInterfaces(); !status.ok()) return status;
+  }
   if (!setup_.console_socket.empty()) {
     const absl::Status opened = OpenHostTerminal(setup_.console_socket, config.terminal_size);
     if (!opened.ok()) return opened;
@@ -133,6 +155,7 @@ absl::Status Supervisor::Prepare() {
   if (absl::Status status = OpenLogs(setup_.sandbox); !status.ok()) return status;
   if (absl::Status status = StartProcesses(setup_.sandbox); !status.ok()) return status;
   setup_.sandbox.attach_fds.clear();
+  setup_.sandbox.link_fds.clear();
   // The container's pipes end when its processes have closed them. A terminal stays ours: its size
   // changes.
   const base::Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));

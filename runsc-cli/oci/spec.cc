@@ -118,7 +118,7 @@ void ReadMounts(Fields& fields, std::vector<Mount>& mounts) {
       return item.Fail("destination", "must not be empty");
     }
     // Relative ones are below the root (runtime-spec 1.2).
-    if (item.ok() && mount.destination.front() != '/') mount.destination.insert(0, "/");
+    if (item.ok() && mount.destination.front() != '/') mount.destination.insert(0, 1, '/');
     if (item.Has("uidMappings") || item.Has("gidMappings")) {
       return item.Fail("uidMappings", "id-mapped mounts are not supported");
     }

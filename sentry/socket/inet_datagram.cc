@@ -16,6 +16,7 @@
 #include "sentry/socket/inet_socket.h"
 #include "sentry/socket/interfaces.h"
 #include "sentry/socket/network_namespace.h"
+#include "sentry/socket/stack_socket.h"
 
 namespace sentry {
 
@@ -189,6 +190,8 @@ class InetFamilyImpl final : public SocketFamily {
   Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
     if (const auto& host = task.own_namespaces().network->host())
       return NewHostSocket(task, host, kind, nonblocking);
+    if (const auto& stack = task.own_namespaces().network->stack())
+      return NewStackSocket(task, stack, kind, nonblocking);
     switch (kind.type) {
       case SOCK_STREAM:
         if (kind.protocol != 0 && kind.protocol != IPPROTO_TCP) return Errno(EPROTONOSUPPORT);

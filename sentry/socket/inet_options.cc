@@ -97,6 +97,24 @@ std::optional<int32_t> InetSocket::PlainOption(int level, int name) {
   return found == plain_options_.end() ? rule->initial : found->second;
 }
 
+void InetSocket::CopyOptionsFrom(InetSocket& listener) {
+  std::map<std::pair<int, int>, int32_t> plain;
+  {
+    const absl::MutexLock lock(&listener.name_mu_);
+    plain = listener.plain_options_;
+  }
+  {
+    const absl::MutexLock lock(&name_mu_);
+    plain_options_.swap(plain);
+  }
+  options().keep_alive = listener.options().keep_alive.load();
+  options().receive_bytes = listener.options().receive_bytes.load();
+  options().send_bytes = listener.options().send_bytes.load();
+  options().linger_on = listener.options().linger_on.load();
+  options().linger_seconds = listener.options().linger_seconds.load();
+  options().oob_inline = listener.options().oob_inline.load();
+}
+
 Result<std::vector<uint8_t>> InetSocket::GetOption(Task& task, int level, int name) {
   if (level == SOL_SOCKET) return Socket::GetOption(task, level, name);
   if (level == IPPROTO_IPV6 && kind().family != AF_INET6) return Errno(EOPNOTSUPP);

@@ -85,7 +85,7 @@ Result<void> InetSocket::BindTo(const InetAddress& address) {
 Result<void> InetSocket::Bind(Task& task, const SocketAddress& address) {
   const InetAddress wanted = TRY(ParseInetAddress(address, kind().family));
   if (wanted.is_v4() && kind().family == AF_INET6 && v6_only()) return Errno(EINVAL);
-  if (!wanted.is_any() && !wanted.is_loopback()) return Errno(EADDRNOTAVAIL);
+  if (!wanted.is_any() && !IsOwnAddress(wanted)) return Errno(EADDRNOTAVAIL);
   if (wanted.port != 0 && wanted.port < InetPorts::kUnprivilegedFirst &&
       !task.credentials()->HasCapability(CAP_NET_BIND_SERVICE)) {
     return Errno(EACCES);
@@ -93,9 +93,16 @@ Result<void> InetSocket::Bind(Task& task, const SocketAddress& address) {
   return BindTo(wanted);
 }
 
+Result<void> InetSocket::CheckReachable(const InetAddress& to) const {
+  return to.is_loopback() ? Result<void>() : Errno(ENETUNREACH);
+}
+
+Result<InetAddress> InetSocket::SourceFor(const InetAddress& peer) const {
+  return peer.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, 0) : InetAddress::V6Loopback(0);
+}
+
 Result<void> InetSocket::BindFor(const InetAddress& peer) {
-  InetAddress source =
-      peer.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, 0) : InetAddress::V6Loopback(0);
+  InetAddress source = TRY(SourceFor(peer));
   bool has_port = false;
   {
     const absl::MutexLock lock(&name_mu_);
@@ -125,7 +132,7 @@ Result<InetAddress> InetSocket::Destination(const SocketAddress& address) {
   if (to.is_any())
     to = to.is_v4() ? InetAddress::V4(INADDR_LOOPBACK, to.port) : InetAddress::V6Loopback(to.port);
   if (to.is_broadcast() && !options().broadcast) return Errno(EACCES);
-  if (!to.is_loopback()) return Errno(ENETUNREACH);
+  TRY(CheckReachable(to));
   const InetAddress from = local();
   // ::1 cannot be reached from 127.0.0.1.
   if (!from.is_any() && from.is_v4() != to.is_v4()) return Errno(ENETUNREACH);

@@ -52,6 +52,13 @@ class InetSocket : public Socket {
   uint64_t receive_queue();
 
  protected:
+  // --- Which network this is; by default lo alone.
+  virtual bool IsOwnAddress(const InetAddress& address) const { return address.is_loopback(); }
+  // ENETUNREACH and the like.
+  virtual base::Result<void> CheckReachable(const InetAddress& to) const;
+  // The address to talk to `peer` from, without a port.
+  virtual base::Result<InetAddress> SourceFor(const InetAddress& peer) const;
+
   // A port if it has none yet, with the address that is right for talking to `peer`.
   base::Result<void> BindFor(const InetAddress& peer);
   base::Result<void> BindTo(const InetAddress& address);
@@ -63,6 +70,8 @@ class InetSocket : public Socket {
       ABSL_LOCKS_EXCLUDED(name_mu_);
   void SetPeer(const std::optional<InetAddress>& peer) ABSL_LOCKS_EXCLUDED(name_mu_);
   std::optional<int32_t> PlainOption(int level, int name) ABSL_LOCKS_EXCLUDED(name_mu_);
+  // What accept(2) gives to the new socket.
+  void CopyOptionsFrom(InetSocket& listener) ABSL_LOCKS_EXCLUDED(name_mu_);
 
  private:
   std::atomic<bool> v6_only_{false};

@@ -7,6 +7,7 @@
 #include "gofer/network/client.h"
 #include "sentry/socket/inet_ports.h"
 #include "sentry/socket/rights.h"
+#include "sentry/socket/stack_network.h"
 #include "sentry/socket/unix_socket.h"
 
 namespace sentry {
@@ -18,6 +19,11 @@ NetworkNamespace::NetworkNamespace(UserNamespaceRef owner)
       ports_(std::make_unique<InetPorts>()) {}
 
 NetworkNamespace::~NetworkNamespace() = default;
+
+void NetworkNamespace::UseStack(std::shared_ptr<StackNetwork> stack) {
+  stack_ = std::move(stack);
+  interfaces_.Set(stack_->Interfaces());
+}
 
 void NetworkNamespace::UseHost(std::shared_ptr<gofer::network::Client> host) {
   host_ = std::move(host);

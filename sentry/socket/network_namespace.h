@@ -17,6 +17,7 @@ namespace sentry {
 
 class InetPorts;
 class RightsInFlight;
+class StackNetwork;
 class UnixNames;
 
 class NetworkNamespace final : public Namespace {
@@ -35,12 +36,17 @@ class NetworkNamespace final : public Namespace {
   // Null: the sandbox's own loopback.
   const std::shared_ptr<gofer::network::Client>& host() const { return host_; }
 
+  // --network=sandbox: internet sockets are those of a stack of our own. Before the first process.
+  void UseStack(std::shared_ptr<StackNetwork> stack);
+  const std::shared_ptr<StackNetwork>& stack() const { return stack_; }
+
  private:
   std::unique_ptr<RightsInFlight> rights_;
   std::unique_ptr<UnixNames> unix_names_;
   std::unique_ptr<InetPorts> ports_;
   InterfaceTable interfaces_;
   std::shared_ptr<gofer::network::Client> host_;
+  std::shared_ptr<StackNetwork> stack_;
 };
 
 }  // namespace sentry

@@ -1,10 +1,11 @@
 #include "sentry/socket/packet_link.h"
 
 #include <linux/if_packet.h>
-#include <linux/virtio_net.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -24,35 +25,48 @@ using netstack::PacketPtr;
 using netstack::SlabRef;
 using netstack::Slice;
 
+// struct virtio_net_hdr; <linux/virtio_net.h> is no C++.
+struct FrameHeader {
+  uint8_t flags = 0;
+  uint8_t segment_kind = 0;
+  uint16_t header_bytes = 0;
+  uint16_t segment_bytes = 0;
+  uint16_t checksum_start = 0;
+  uint16_t checksum_offset = 0;
+};
+static_assert(sizeof(FrameHeader) == 10);
+constexpr uint8_t kNeedsChecksum = 1;
+constexpr uint8_t kDataValid = 2;
+constexpr uint8_t kTcpV4 = 1;
+constexpr uint8_t kTcpV6 = 4;
+constexpr uint8_t kEcnBit = 0x80;
+
 constexpr size_t kStackBytes = 256 << 10;
 constexpr size_t kPartsMax = 64;
 constexpr size_t kCopyBelow = 4096;  // Smaller frames get a slab of their size.
-constexpr int kBatch = 64;
 constexpr size_t kEthernetBytes = 14;
 
-virtio_net_hdr HeaderFor(const Packet& packet) {
-  virtio_net_hdr header = {};
+FrameHeader HeaderFor(const Packet& packet) {
+  FrameHeader header;
   if (packet.checksum == ChecksumState::kPartial) {
-    header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    header.csum_start = static_cast<uint16_t>(packet.size() - packet.transport_bytes);
-    header.csum_offset = packet.checksum_field;
+    header.flags = kNeedsChecksum;
+    header.checksum_start = static_cast<uint16_t>(packet.size() - packet.transport_bytes);
+    header.checksum_offset = packet.checksum_field;
   }
   if (packet.segment_bytes != 0) {
-    header.gso_type = packet.is_v4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-    header.gso_size = packet.segment_bytes;
-    header.hdr_len = static_cast<uint16_t>(packet.header_size());
+    header.segment_kind = packet.is_v4 ? kTcpV4 : kTcpV6;
+    header.segment_bytes = packet.segment_bytes;
+    header.header_bytes = static_cast<uint16_t>(packet.header_size());
   }
   return header;
 }
 
 // A hostile header costs its own packet at most: sizes are only hints here.
-void TakeHeader(const virtio_net_hdr& header, Packet& packet) {
-  const bool vouched =
-      (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0;
+void TakeHeader(const FrameHeader& header, Packet& packet) {
+  const bool vouched = (header.flags & (kNeedsChecksum | kDataValid)) != 0;
   packet.checksum = vouched ? ChecksumState::kVerified : ChecksumState::kUnknown;
-  const auto type = header.gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-  if (type == VIRTIO_NET_HDR_GSO_TCPV4 || type == VIRTIO_NET_HDR_GSO_TCPV6)
-    packet.segment_bytes = header.gso_size;
+  const auto type = header.segment_kind & ~kEcnBit;
+  if (type == kTcpV4 || type == kTcpV6) packet.segment_bytes = header.segment_bytes;
 }
 
 }  // namespace
@@ -60,13 +74,13 @@ void TakeHeader(const virtio_net_hdr& header, Packet& packet) {
 PacketLink::~PacketLink() {
   if (!running_) return;
   stopping_ = true;
-  // Ends a recvmsg that waits, for sockets that can be shut; the poll beside it has a limit.
-  shutdown(socket_.get(), SHUT_RD);
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(stop_.get(), &one, sizeof(one));
   pthread_join(thread_, nullptr);
 }
 
 void PacketLink::Send(PacketPtr packet) {
-  virtio_net_hdr header = HeaderFor(*packet);
+  FrameHeader header = HeaderFor(*packet);
   std::array<iovec, kPartsMax> parts;
   size_t count = 0;
   parts[count++] = {&header, sizeof(header)};
@@ -94,6 +108,8 @@ void PacketLink::Send(PacketPtr packet) {
 
 base::Result<void> PacketLink::Start(netstack::Interface& interface) {
   interface_ = &interface;
+  stop_ = base::Fd(eventfd(0, EFD_CLOEXEC));
+  if (!stop_) return base::LastErrno();
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStackBytes);
@@ -112,10 +128,9 @@ void* PacketLink::ThreadMain(void* self) {
 
 void PacketLink::ReceiveAll() {
   SlabRef slab;
-  int in_batch = 0;
   while (!stopping_) {
     if (!slab || !slab.unique()) slab = SlabRef::New(kFrameBytesMax);
-    virtio_net_hdr header = {};
+    FrameHeader header;
     sockaddr_ll from = {};
     std::array<iovec, 2> parts = {{{&header, sizeof(header)}, {slab->data(), slab->capacity()}}};
     msghdr message = {};
@@ -133,10 +148,9 @@ void PacketLink::ReceiveAll() {
           return;
         }
       }
-      in_batch = 0;
-      pollfd ready = {socket_.get(), POLLIN, 0};
-      poll(&ready, 1, -1);
-      if ((ready.revents & (POLLNVAL | POLLHUP)) != 0) return;
+      pollfd ready[] = {{socket_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
+      poll(ready, 2, -1);
+      if ((ready[0].revents & POLLNVAL) != 0) return;
       continue;
     }
     if (static_cast<size_t>(got) < sizeof(header) + kEthernetBytes ||
@@ -148,7 +162,6 @@ void PacketLink::ReceiveAll() {
                            : Packet::FromSlice({slab, 0, static_cast<uint32_t>(size)});
     TakeHeader(header, *packet);
     interface_->stack().Receive(*interface_, std::move(packet));
-    if (++in_batch >= kBatch) in_batch = 0;
   }
 }
 

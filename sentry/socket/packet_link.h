@@ -29,7 +29,6 @@ class PacketLink final : public netstack::Link {
   static constexpr size_t kFrameBytesMax = 65536 + 64;
   PacketLink(base::Fd socket, const Properties& properties)
       : Link(properties), socket_(std::move(socket)) {}
-  // The host gives its thread back only when the process ends: the interface outlives it.
   ~PacketLink() override;
 
   void Send(netstack::PacketPtr packet) override;
@@ -41,6 +40,7 @@ class PacketLink final : public netstack::Link {
   void ReceiveAll();
 
   const base::Fd socket_;
+  base::Fd stop_;  // An eventfd: ends the thread's wait.
   netstack::Interface* interface_ = nullptr;
   pthread_t thread_{};
   std::atomic<bool> running_{false};

@@ -17,6 +17,8 @@
 #include "sentry/kernel/release.h"
 #include "sentry/vfs/lease.h"
 #include "sentry/kernel/small_namespaces.h"
+#include "sentry/vfs/mounts.h"
+#include "sentry/vfs/vfs.h"
 
 namespace sentry {
 namespace {
@@ -76,7 +78,6 @@ constexpr Fixed kVmFiles[] = {
     {"overcommit_kbytes", "0"},       {"min_free_kbytes", "0"}};
 constexpr Fixed kFsFiles[] = {{"file-max", "9223372036854775807"},
                               {"file-nr", "0\t0\t9223372036854775807"},
-                              {"mount-max", "100000"},
                               {"nr_open", "1048576"},
                               {"overflowgid", "65534"},
                               {"overflowuid", "65534"},
@@ -273,6 +274,19 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
   const Directory fs = NewDirectory(file_system, *root, "fs");
   AddFixed(file_system, *fs, kFsFiles);
   AddFsSettings(file_system, *fs);
+  AddText(
+      file_system, *fs, "mount-max",
+      [](Task& task) -> Result<std::string> {
+        return std::to_string(task.kernel().vfs().mounts().mounts_max().load()) + "\n";
+      },
+      0644,
+      [](Task& task, std::string_view text) -> Result<void> {
+        if (!task.own_credentials().HasCapability(CAP_SYS_ADMIN)) return Errno(EPERM);
+        const int64_t wanted = TRY(ParseControlNumber(text));
+        if (wanted < 1 || wanted > static_cast<int64_t>(Mounts::kMountsMax)) return Errno(EINVAL);
+        task.kernel().vfs().mounts().mounts_max() = static_cast<uint64_t>(wanted);
+        return {};
+      });
   AddFixed(file_system, *NewDirectory(file_system, *fs, "inotify"), kInotifyFiles);
   AddMqueueSysctls(file_system, *NewDirectory(file_system, *fs, "mqueue"));
   const Directory net = NewDirectory(file_system, *root, "net");

@@ -10,6 +10,8 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/release.h"
+#include "sentry/vfs/file_system_type.h"
+#include "sentry/vfs/vfs.h"
 
 namespace sentry {
 namespace {
@@ -320,9 +322,6 @@ constexpr FixedFile kFixed[] = {
     {"diskstats", ""},
     {"dma", ""},
     {"execdomains", "0-0\tLinux           \t[kernel]\n"},
-    {"filesystems",
-     "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\tmqueue\nnodev\toverlay\nnodev"
-     "\tpipefs\nnodev\tsockfs\n"},
     {"interrupts", "           CPU0\n"},
     {"locks", ""},
     {"misc", ""},
@@ -344,6 +343,13 @@ void AddSystemFiles(ProcFileSystem& file_system, StaticDirectory& root) {
   AddText(file_system, root, "stat", StatText);
   AddText(file_system, root, "uptime", Uptime);
   AddText(file_system, root, "version", Version);
+  AddText(file_system, root, "filesystems", [](Task& task) -> Result<std::string> {
+    std::string text;
+    for (const std::string& name : task.kernel().vfs().file_system_types().Names())
+      text += "nodev\t" + name + "\n";
+    // Those that nobody mounts.
+    return text + "nodev\tnsfs\nnodev\tpipefs\nnodev\tsockfs\n";
+  });
   for (const FixedFile& file : kFixed) {
     AddText(file_system, root, file.name,
             [text = file.text](Task&) -> Result<std::string> { return std::string(text); });
