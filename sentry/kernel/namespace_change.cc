@@ -120,7 +120,7 @@ Result<void> NamespaceChange::Unshare(Task& task, uint64_t flags) {
   if ((flags & kPrivilegedNamespaces) != 0)
     namespaces = TRY(Copy(task, flags, *credentials, fs != nullptr ? *fs : task.fs()));
   // What it owes the semaphores that it leaves behind is settled now (unshare(2)).
-  if ((flags & CLONE_NEWIPC) != 0) task.DropSemUndo();
+  if ((flags & (CLONE_NEWIPC | CLONE_SYSVSEM)) != 0) task.DropSemUndo();
   if (fs != nullptr) task.ReplaceFs(std::move(fs));
   if ((flags & kUserNamespaceFlag) != 0) task.set_credentials(std::move(credentials));
   if (namespaces != nullptr) task.set_namespaces(std::move(namespaces));

@@ -182,12 +182,12 @@ Result<void> Tmpfs::Reconfigure(std::string_view text) {
 std::string Tmpfs::options() const {
   std::string text;
   const auto add = [&](const std::string& item) { text += text.empty() ? item : "," + item; };
-  const bool default_size = options_.size_unsaid && pages_.limit() == options_.size_bytes / kPageSize;
+  const bool default_size =
+      options_.size_unsaid && pages_.limit() == options_.size_bytes / kPageSize;
   const bool default_inodes = options_.inodes_unsaid && inodes_.limit() == options_.inodes_max;
   if (pages_.limit() != 0 && !default_size)
     add(absl::StrCat("size=", pages_.limit() * (kPageSize / 1024), "k"));
-  if (inodes_.limit() != 0 && !default_inodes)
-    add(absl::StrCat("nr_inodes=", inodes_.limit()));
+  if (inodes_.limit() != 0 && !default_inodes) add(absl::StrCat("nr_inodes=", inodes_.limit()));
   if (options_.mode != 01777) add(absl::StrCat("mode=", Octal(options_.mode)));
   if (options_.uid != 0) add(absl::StrCat("uid=", options_.uid));
   if (options_.gid != 0) add(absl::StrCat("gid=", options_.gid));
