@@ -15,6 +15,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/file_system_type.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/vfs.h"
 #include "syscalls/handlers/paths.h"
@@ -45,7 +46,7 @@ struct CachestatAnswer {
 // File system types by number and name.
 Result<int32_t> Sysfs(Task& task, int32_t option, uint64_t first, uint64_t second) {
   constexpr int32_t kIndexOf = 1, kNameOf = 2, kCount = 3;
-  const std::vector<std::string> types = VfsOf(task).FileSystemTypes();
+  const std::vector<std::string> types = VfsOf(task).file_system_types().Names();
   switch (option) {
     case kIndexOf: {
       const std::string name =
