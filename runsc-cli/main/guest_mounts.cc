@@ -12,10 +12,12 @@
 #include "sentry/fs/devpts/devpts.h"
 #include "sentry/fs/gofer/gofer_file_system.h"
 #include "sentry/fs/mountable/mountable.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/vfs/mounts.h"
 #include "sentry/vfs/vfs.h"
 
@@ -101,6 +103,8 @@ class TreeBuilder {
         {"/dev", std::move(dev).value(), "dev", MS_NOSUID | MS_NOEXEC},
         {"/dev/pts", devices_.dev_pts, "devpts", MS_NOSUID | MS_NOEXEC},
         {"/dev/shm", std::move(shm).value(), "shm", MS_NOSUID | MS_NODEV},
+        {"/dev/mqueue", sentry::IpcObjectsOf(kernel_, *kernel_.initial_namespaces()).mqueue_ref(),
+         "mqueue", kSafe},
     };
     for (const Entry& entry : entries) {
       if (absl::Status status =

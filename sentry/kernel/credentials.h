@@ -13,6 +13,8 @@
 
 namespace sentry {
 
+class Key;
+
 // Bits are CAP_* of <linux/capability.h>.
 using CapabilitySet = uint64_t;
 inline constexpr CapabilitySet kAllCapabilities =
@@ -27,6 +29,10 @@ struct Credentials {
   uint32_t securebits = 0;
   bool no_new_privileges = false;
   bool keep_capabilities = false;
+  // keyrings(7). The first two are null until somebody wants them; fork drops both, a new thread
+  // the first.
+  std::shared_ptr<Key> thread_keyring, process_keyring, session_keyring;
+  int32_t request_key_keyring = 0;  // KEY_REQKEY_DEFL_*
 
   // Where the capabilities count, and whose ids a guest with them sees; null: the initial one. The
   // ids above are those of the initial namespace, always.

@@ -73,6 +73,7 @@ base::Result<ExecCredentials> CredentialsAfterExec(const Credentials& old,
                                                    const ExecutableOwner& file) {
   auto next = std::make_shared<Credentials>(old);
   next->keep_capabilities = false;
+  next->thread_keyring = next->process_keyring = nullptr;
   if (!old.no_new_privileges) {
     // Of an owner without a name in the namespace the bits mean nothing.
     const bool known =

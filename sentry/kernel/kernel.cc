@@ -16,9 +16,11 @@
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/small_namespaces.h"
 #include "sentry/kernel/task_exec.h"
+#include "sentry/keys/keys.h"
 #include "sentry/mm/rewrite_stats.h"
 #include "sentry/signal/signal_delivery.h"
 #include "sentry/socket/network_namespace.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/mounts.h"
 
 namespace sentry {
@@ -66,6 +68,8 @@ Kernel::Kernel(platform::Platform& platform, platform::MemoryPool& pool, Dispatc
       futexes_(std::make_shared<FutexTable>()),
       pids_(std::make_shared<PidNamespace>(options.tasks_max)),
       anonymous_files_(std::make_shared<AnonymousFiles>(*vfs_, clock)),
+      keys_(std::make_shared<KeyRegistry>(clock, random)),
+      leases_(std::make_shared<LeaseSettings>()),
       network_(std::make_shared<NetworkNamespace>()),
       namespace_counts_(std::make_unique<NamespaceCounts>()),
       nsfs_device_(AllocateDevice()),

@@ -26,9 +26,11 @@ namespace sentry {
 class AnonymousFiles;
 class FutexTable;
 class HostPoller;
+class KeyRegistry;
 class NamespaceCounts;
 class NetworkNamespace;
 class Vdso;
+struct LeaseSettings;
 struct RewriteStats;
 
 // How the sentry runs a system call: handed in by the executable (syscalls/), so that the sentry
@@ -99,6 +101,8 @@ class Kernel {
   AnonymousFiles& anonymous_files() {
     return *anonymous_files_;
   }  // sentry/fs/anon/anonymous_files.h, (vfs, clock)
+  LeaseSettings& leases() { return *leases_; }  // sentry/vfs/lease.h
+  KeyRegistry& keys() { return *keys_; }        // sentry/keys/keys.h
   NamespaceCounts& namespace_counts() { return *namespace_counts_; }
   uint64_t nsfs_device() const { return nsfs_device_; }
   // Those of a process that is started from outside.
@@ -179,6 +183,8 @@ class Kernel {
   std::shared_ptr<PidNamespace> pids_;
   std::shared_ptr<HostPoller> host_poller_;
   std::shared_ptr<AnonymousFiles> anonymous_files_;
+  std::shared_ptr<KeyRegistry> keys_;
+  std::shared_ptr<LeaseSettings> leases_;
   std::shared_ptr<NetworkNamespace> network_;
   const std::unique_ptr<NamespaceCounts> namespace_counts_;
   const uint64_t nsfs_device_;

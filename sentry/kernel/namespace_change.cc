@@ -121,6 +121,8 @@ Result<void> NamespaceChange::Unshare(Task& task, uint64_t flags) {
     namespaces = TRY(Copy(task, flags, *credentials, fs != nullptr ? *fs : task.fs()));
   if (fs != nullptr) task.ReplaceFs(std::move(fs));
   if ((flags & kUserNamespaceFlag) != 0) task.set_credentials(std::move(credentials));
+  // What is to be undone is of the old one.
+  if ((flags & (CLONE_NEWIPC | CLONE_SYSVSEM)) != 0) task.DropSemUndo();
   if (namespaces != nullptr) task.set_namespaces(std::move(namespaces));
   return {};
 }
@@ -174,6 +176,7 @@ Result<void> NamespaceChange::Enter(Task& task,
         set->uts = std::static_pointer_cast<UtsNamespace>(space);
         break;
       case NamespaceKind::kIpc:
+        task.DropSemUndo();  // What is to be undone is of the old one.
         set->ipc = std::static_pointer_cast<IpcNamespace>(space);
         break;
       case NamespaceKind::kNet:

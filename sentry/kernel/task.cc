@@ -10,6 +10,7 @@
 #include <climits>
 #include <utility>
 
+#include "sentry/ipc/semaphores.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_view.h"
@@ -137,6 +138,17 @@ void Task::UnshareFds() {
   // The others may have left meanwhile.
   if (fds_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) old->CloseAll(*this);
   fds_sharers_ = NewSharerCount();
+}
+
+const std::shared_ptr<SemUndoList>& Task::sem_undo() {
+  if (sem_undo_ == nullptr) sem_undo_ = std::make_shared<SemUndoList>();
+  return sem_undo_;
+}
+
+void Task::DropSemUndo() {
+  const std::shared_ptr<SemUndoList> list = std::move(sem_undo_);
+  sem_undo_ = nullptr;
+  if (list != nullptr && list->RemoveSharer()) list->Apply(group_->id());
 }
 
 void Task::UnshareFs() { ReplaceFs(fs_->Copy()); }

@@ -32,6 +32,7 @@
 namespace sentry {
 
 class Kernel;
+class SemUndoList;
 struct NamespaceSet;
 using NamespacesRef = std::shared_ptr<const NamespaceSet>;
 
@@ -48,7 +49,8 @@ struct SchedulingAttributes {
   uint32_t priority = 0;  // Real-time.
   int32_t io_priority = 0;
   uint64_t timer_slack_ns = 50000;
-  std::vector<uint64_t> affinity;  // Empty: all CPUs.
+  uint64_t default_timer_slack_ns = 50000;  // What the parent had.
+  std::vector<uint64_t> affinity;           // Empty: all CPUs.
 };
 
 // vfork(2): the parent sleeps until the child has given the memory back.
@@ -239,6 +241,11 @@ class Task : public std::enable_shared_from_this<Task> {
   uint64_t clear_child_tid() const { return clear_child_tid_; }
   void set_clear_child_tid(uint64_t address) { clear_child_tid_ = address; }
 
+  // SEM_UNDO, shared by CLONE_SYSVSEM; made by the first call. Own thread.
+  const std::shared_ptr<SemUndoList>& sem_undo();
+  // unshare(CLONE_SYSVSEM), exit.
+  void DropSemUndo();
+
   // PR_SET_PDEATHSIG.
   std::atomic<int32_t>& parent_death_signal() { return parent_death_signal_; }
 
@@ -348,6 +355,7 @@ class Task : public std::enable_shared_from_this<Task> {
   platform::Registers registers_;
   AlternateStack alternate_stack_;
   uint64_t clear_child_tid_ = 0;
+  std::shared_ptr<SemUndoList> sem_undo_;  // Also set by the parent, before the task starts.
   RestartFunction restart_;
   bool keep_registers_ = false;
   bool exit_requested_ = false;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "platform/memory/pool_watch.h"
+#include "sentry/ipc/semaphores.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespace_change.h"
 #include "sentry/kernel/pid_namespace.h"
@@ -21,6 +22,15 @@ namespace {
 using base::Errno;
 
 bool Has(uint64_t flags, uint64_t wanted) { return (flags & wanted) == wanted; }
+
+// Keyrings of a thread or a process are not its child's.
+CredentialsRef WithoutOwnKeyrings(CredentialsRef own, bool thread) {
+  if (own->thread_keyring == nullptr && (thread || own->process_keyring == nullptr)) return own;
+  auto copy = std::make_shared<Credentials>(*own);
+  copy->thread_keyring = nullptr;
+  if (!thread) copy->process_keyring = nullptr;
+  return copy;
+}
 
 // An id in the initial namespace, and one in each that is nested between it and `view`. `wanted`
 // begins with the innermost.
@@ -86,6 +96,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
     init.alternate_stack = parent.alternate_stack();
   init.name = parent.name();
   init.scheduling = parent.scheduling();
+  init.scheduling.default_timer_slack_ns = init.scheduling.timer_slack_ns;
   if (init.scheduling.reset_on_fork) {
     init.scheduling.policy = 0;
     init.scheduling.priority = 0;
@@ -107,6 +118,7 @@ base::Result<TaskInit> TaskClone::ShareOrCopy(Task& parent, const CloneArguments
       Has(flags, CLONE_FILES) ? parent.fds_sharers_ : std::make_shared<std::atomic<int>>(0);
   init.fs = Has(flags, CLONE_FS) ? parent.fs_ : parent.fs().Copy();
   TRY(NamespaceChange::ForClone(parent, flags, &init));
+  init.credentials = WithoutOwnKeyrings(std::move(init.credentials), Has(flags, CLONE_THREAD));
   // Counted now: from here on the child's exit (or Undo) takes it back.
   init.memory_sharers->fetch_add(1, std::memory_order_acq_rel);
   init.fds_sharers->fetch_add(1, std::memory_order_acq_rel);
@@ -149,6 +161,10 @@ base::Result<TaskRef> TaskClone::Insert(Task& parent, const CloneArguments& argu
     init.group->personality_.store(parent_group.personality_.load());
   }
   const auto child = std::make_shared<Task>(kernel, std::move(init));
+  if (Has(arguments.flags, CLONE_SYSVSEM)) {
+    child->sem_undo_ = parent.sem_undo();
+    child->sem_undo_->AddSharer();
+  }
   ThreadGroup* family = Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_ : &parent_group;
   const int32_t family_tid =
       Has(arguments.flags, CLONE_PARENT) ? parent_group.parent_tid_ : parent.tid();

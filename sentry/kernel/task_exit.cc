@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "sentry/kernel/child_wait.h"
+#include "sentry/kernel/current_task.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/kernel.h"
@@ -49,6 +50,7 @@ void TaskExit::Run(Task& task) {
 }
 
 void TaskExit::ReleaseResources(Task& task) {
+  const CurrentTaskScope scope(task);
   Kernel& kernel = task.kernel_;
   FutexTable& futexes = kernel.futexes();
   if (task.memory_ != nullptr) futexes.ExitRobustList(task, task.robust_list());
@@ -61,6 +63,7 @@ void TaskExit::ReleaseResources(Task& task) {
     (void)task.memory_->CopyOut(base::UserOut<int32_t>(clear), zero);
     futexes.Wake(*task.memory_, clear, 1);
   }
+  task.DropSemUndo();
   if (task.fds_sharers_->fetch_sub(1, std::memory_order_acq_rel) == 1) task.fds_->CloseAll(task);
 
   std::shared_ptr<MemoryManager> memory;

@@ -285,6 +285,25 @@ Result<void> MemoryManager::Munmap(uint64_t address, uint64_t length) {
   return {};
 }
 
+Result<void> MemoryManager::UnmapObject(uint64_t address, bool (*wanted)(const Mappable&)) {
+  Leftovers leftovers(*this);
+  absl::MutexLock lock(&impl_->mu);
+  const auto shows = [&](const Vma& vma) {
+    return vma.mappable != nullptr && vma.start - address == vma.offset;
+  };
+  auto it = impl_->vmas.FindFrom(address);
+  while (it != impl_->vmas.end() && !(shows(it->second) && wanted(*it->second.mappable))) ++it;
+  if (it == impl_->vmas.end()) return Errno(EINVAL);
+  const std::shared_ptr<Mappable> object = it->second.mappable;
+  std::vector<std::pair<uint64_t, uint64_t>> pieces;
+  for (; it != impl_->vmas.end(); ++it) {
+    if (it->second.mappable == object && shows(it->second))
+      pieces.emplace_back(it->second.start, it->second.end);
+  }
+  for (const auto& [start, end] : pieces) impl_->UnmapLocked(start, end, true, leftovers);
+  return {};
+}
+
 Result<MmapRequest> MemoryManager::RequestForShared(uint64_t start, uint64_t length) const {
   const absl::ReaderMutexLock lock(&impl_->mu);
   auto it = impl_->vmas.FindFrom(start);

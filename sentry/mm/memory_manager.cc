@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "sentry/ipc/shared_memory.h"
 #include "sentry/mm/memory_manager_impl.h"
 #include "sentry/mm/residency.h"
 
@@ -50,7 +51,13 @@ Leftovers::Leftovers(MemoryManager& memory) : memory_(memory) {}
 void Leftovers::LetGoOfFiles() {
   for (Vma& vma : areas) {
     vma.file.reset();
-    if (vma.mappable == nullptr || vma.mappable->MayShowPool()) continue;
+    if (vma.mappable == nullptr) continue;
+    if (ShmRegistry::IsAttachment(*vma.mappable)) {
+      // Only counts, which others may look at as soon as the process has ended; a second time does
+      // nothing. What it shows stays.
+      vma.mappable->RemoveMapping(memory_, vma.offset, vma.size(), vma.shared_writable());
+    }
+    if (vma.mappable->MayShowPool()) continue;
     vma.mappable->RemoveMapping(memory_, vma.offset, vma.size(), vma.shared_writable());
     vma.mappable.reset();
   }
@@ -211,10 +218,23 @@ void MemoryManager::FinishLoading() {
   impl_->ShowAllLocked();
 }
 
+std::shared_ptr<AioContexts> MemoryManager::aio() const {
+  const absl::ReaderMutexLock lock(&impl_->mu);
+  return impl_->aio;
+}
+
+std::shared_ptr<AioContexts> MemoryManager::SetAio(std::shared_ptr<AioContexts> contexts) {
+  const absl::MutexLock lock(&impl_->mu);
+  if (impl_->released.load()) return nullptr;
+  if (impl_->aio == nullptr) impl_->aio = std::move(contexts);
+  return impl_->aio;
+}
+
 void MemoryManager::ReleaseAll() {
   if (impl_ == nullptr) return;
   auto leftovers = std::make_unique<Leftovers>(*this);
   std::shared_ptr<File> executable;
+  std::shared_ptr<AioContexts> aio;
   {
     absl::MutexLock lock(&impl_->mu);
     if (impl_->released.exchange(true)) return;
@@ -224,7 +244,9 @@ void MemoryManager::ReleaseAll() {
     impl_->DropHeapReserveLocked(*leftovers);
     impl_->DropTableLocked(*leftovers);
     executable = std::exchange(impl_->image.executable, nullptr);
+    aio = std::exchange(impl_->aio, nullptr);
   }
+  aio.reset();
   leftovers->LetGoOfFiles();
   std::shared_ptr<MemoryManager> self = weak_from_this().lock();
   if (self == nullptr) {  // Nobody else can wait for it.
@@ -242,12 +264,14 @@ void MemoryManager::ReleaseAll() {
 std::shared_ptr<MemoryManager> MemoryManager::TakeOver(uint64_t layout_seed) {
   Leftovers leftovers(*this);
   std::shared_ptr<File> executable;
+  std::shared_ptr<AioContexts> aio;  // Let go of after the lock.
   absl::MutexLock lock(&impl_->mu);
   if (impl_->released.load() || !impl_->space->Reset()) return nullptr;
   impl_->UnmapLocked(impl_->address_min, impl_->address_max, false, leftovers);
   impl_->DropHeapReserveLocked(leftovers);
   impl_->DropTableLocked(leftovers);
   executable = std::exchange(impl_->image.executable, nullptr);
+  aio = std::exchange(impl_->aio, nullptr);
   std::unique_ptr<platform::AddressSpace> space =
       std::exchange(impl_->space, std::make_unique<NoAddressSpace>());
   impl_->released.store(true);

@@ -20,6 +20,7 @@
 
 namespace sentry {
 
+class AioContexts;
 class File;
 struct RewriteStats;
 
@@ -168,6 +169,9 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   // object, at the same place again. EINVAL if it is not that.
   base::Result<MmapRequest> RequestForShared(uint64_t start, uint64_t length) const;
   base::Result<void> Munmap(uint64_t address, uint64_t length);
+  // shmdt(2): takes away all that is shown of one object, whose first byte would be at `address`;
+  // the first such that `wanted` accepts. EINVAL if there is none.
+  base::Result<void> UnmapObject(uint64_t address, bool (*wanted)(const Mappable&));
   // `protection` may hold PROT_GROWSDOWN.
   base::Result<void> Mprotect(uint64_t address, uint64_t length, int protection);
   base::Result<uint64_t> Mremap(uint64_t old_address, uint64_t old_length, uint64_t new_length,
@@ -234,6 +238,10 @@ class MemoryManager : public std::enable_shared_from_this<MemoryManager> {
   void SetImage(Image image);
   // True if every page of the range lies in some area.
   bool IsMapped(uint64_t address, uint64_t length) const;
+  // io_setup(2): of this address space, null until the first call. Any thread.
+  std::shared_ptr<AioContexts> aio() const;
+  // Sets it if it is null; what it is afterwards. Null when the memory has been released.
+  std::shared_ptr<AioContexts> SetAio(std::shared_ptr<AioContexts> contexts);
   // MEMBARRIER_CMD_REGISTER_* seen so far.
   std::atomic<uint32_t>& membarrier_registrations();
   // dumpable (prctl PR_SET_DUMPABLE).

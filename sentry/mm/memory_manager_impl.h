@@ -315,6 +315,7 @@ struct MemoryManager::Impl {
   const uint64_t address_min;
   const uint64_t address_max;
   const uint64_t id;  // For futex keys; never reused.
+  std::shared_ptr<AioContexts> aio ABSL_GUARDED_BY(mu);
   std::atomic<int> dumpable{1};
   std::atomic<uint32_t> membarrier_registrations{0};
   // The platform could not forget a mapping: no page of this memory may be given to anyone else.

@@ -160,8 +160,11 @@ std::optional<SignalToHandle> SignalDelivery::Next(Task& task) {
         action = group.handlers_->Get(info->signal);
         if ((SignalBit(info->signal) & kStopSignals) != 0) task.stop_dequeued_ = true;
         const bool handled = action.handler != kHandlerIgnore && action.handler != kHandlerDefault;
-        if (handled && (action.flags & SA_RESETHAND) != 0)
-          group.handlers_->Set(info->signal, SignalAction{});
+        if (handled && (action.flags & SA_RESETHAND) != 0) {
+          SignalAction reset = action;
+          reset.handler = kHandlerDefault;
+          group.handlers_->Set(info->signal, reset);
+        }
       }
     }
     if (notify != 0) {

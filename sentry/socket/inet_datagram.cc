@@ -190,7 +190,7 @@ class InetFamilyImpl final : public SocketFamily {
   Result<SocketRef> Make(Task& task, const Socket::Kind& kind, bool nonblocking) const override {
     if (const auto& host = task.own_namespaces().network->host())
       return NewHostSocket(task, host, kind, nonblocking);
-    if (const auto& stack = task.kernel().network().stack())
+    if (const auto& stack = task.own_namespaces().network->stack())
       return NewStackSocket(task, stack, kind, nonblocking);
     switch (kind.type) {
       case SOCK_STREAM:

@@ -225,6 +225,14 @@ class NetlinkSocket final : public Socket {
     return result;
   }
 
+  bool TakesKernelMessages() const override { return true; }
+  void PushFromKernel(std::span<const std::byte> data) override {
+    Packet packet;
+    packet.data.assign(data.begin(), data.end());
+    packet.from = AddressOf(0, 0);
+    (void)inbox_->Push(std::move(packet));  // As for answers: no room, no message.
+  }
+
   Result<void> Shutdown(ShutdownHow) override { return Errno(EOPNOTSUPP); }
 
   Result<std::vector<uint8_t>> GetOption(Task& task, int level, int name) override {

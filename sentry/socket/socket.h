@@ -124,6 +124,9 @@ class Socket : public File {
   // Bytes taken. EAGAIN with request.from advanced if only a part was. EPIPE raises no signal here.
   virtual base::Result<size_t> Send(Task& task, SendRequest& request) = 0;
   virtual base::Result<ReceiveResult> Receive(Task& task, ReceiveRequest& request) = 0;
+  // Netlink: the kernel may put bytes into its inbox, unasked.
+  virtual bool TakesKernelMessages() const { return false; }
+  virtual void PushFromKernel(std::span<const std::byte> data) { (void)data; }
   virtual base::Result<void> Shutdown(ShutdownHow how) = 0;
   // The option's value, as many bytes as it has / from the guest's bytes. Default: SOL_SOCKET's;
   // ENOPROTOOPT else.

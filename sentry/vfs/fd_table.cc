@@ -23,12 +23,15 @@ constexpr size_t kWordBits = 64;
 constexpr size_t kFirstCapacity = 64;
 constexpr uint64_t kFdsMax = uint64_t{1} << 20;  // fs.nr_open
 
-// close(2) of any descriptor gives up the process's record locks on the file (fcntl_locking(2)).
+// close(2) of any descriptor gives up the process's record locks on the file (fcntl_locking(2)) and
+// its notice of changes.
 void ReleaseProcessLocks(const File& file, const void* owner) {
   if (file.path().dentry == nullptr) return;
   const InodeRef& inode = file.path().dentry->inode();
-  if (Inode::Attachments* attachments = inode->attachments_if_any())
+  if (Inode::Attachments* attachments = inode->attachments_if_any()) {
     attachments->locks.ReleaseRecords(owner);
+    if (inode->type() == S_IFDIR) attachments->notices.Remove(file, owner);
+  }
 }
 
 }  // namespace

@@ -34,17 +34,23 @@ File::File(Path path, uint32_t flags, CredentialsRef credentials)
       credentials_(std::move(credentials)) {}
 
 File::~File() {
-  delete owner_if_any();
-  if (path_.dentry == nullptr || path_.dentry->is_negative()) return;
+  if (path_.dentry == nullptr || path_.dentry->is_negative()) {
+    delete owner_if_any();
+    return;
+  }
   if (Inode::Attachments* attachments = path_.dentry->inode()->attachments_if_any()) {
     attachments->locks.ReleaseRecords(this);
     attachments->locks.ReleaseFlock(this);
+    if (!attachments->leases.empty()) (void)attachments->leases.Clear(*this);  // If it has one.
     if (has_write_access_) {
       attachments->PutWriteAccess();
       path_.mount->writers().fetch_sub(1, std::memory_order_relaxed);
     }
     AllowWrite();
   }
+  // After the leases, whose breakers tell it.
+  delete owner_if_any();
+  if (is_reader_) path_.dentry->inode()->RemoveReader();
   if (!is_path_only()) NotifyPath(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
 }
 
@@ -54,6 +60,11 @@ Result<void> File::TakeWriteAccess() {
   has_write_access_ = true;
   path_.mount->writers().fetch_add(1, std::memory_order_relaxed);
   return {};
+}
+
+void File::CountAsReader() {
+  if (std::exchange(is_reader_, true)) return;
+  path_.dentry->inode()->AddReader();
 }
 
 Result<void> File::DenyWrite() {

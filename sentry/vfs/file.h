@@ -56,6 +56,11 @@ class File : public std::enable_shared_from_this<File> {
   // Counts as a writer of its inode from now on, as open(2) for writing does: ETXTBSY while it is
   // executed.
   base::Result<void> TakeWriteAccess();
+  // Of a regular file: counted as one of its inode's readers from now on.
+  void CountAsReader();
+  // open(2) has made the file (F_CREATED_QUERY).
+  bool has_created() const { return has_created_; }
+  void set_has_created() { has_created_ = true; }
   // The other side: nobody may write to it while this description is open, or until AllowWrite.
   // ETXTBSY if somebody does.
   base::Result<void> DenyWrite();
@@ -147,6 +152,8 @@ class File : public std::enable_shared_from_this<File> {
   Path path_;
   const uint32_t access_mode_;
   bool has_write_access_ = false;
+  bool is_reader_ = false;
+  bool has_created_ = false;
   std::atomic<bool> denies_write_{false};
   std::atomic<uint32_t> flags_;
   CredentialsRef credentials_;

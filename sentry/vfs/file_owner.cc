@@ -23,6 +23,7 @@ struct Reason {
   int64_t band;
 };
 constexpr Reason kReasons[] = {
+    {POLLMSG, POLL_MSG, POLLIN | POLLRDNORM | POLLMSG},
     {POLLPRI, POLL_PRI, POLLPRI | POLLRDBAND},
     {kPollReadable, POLL_IN, POLLIN | POLLRDNORM},
     {kPollWritable, POLL_OUT, POLLOUT | POLLWRNORM | POLLWRBAND},
@@ -131,24 +132,39 @@ bool FileOwner::OnEvent(PollMask mask) {
     signal = signal_;
     fd = fd_;
   }
-  if (target.id.number == 0) return false;
+  SendTo(target, signal, fd, mask);
+  return false;
+}
+
+void FileOwner::Tell(int32_t fd) {
+  Target target;
+  int32_t signal = 0;
+  {
+    const absl::MutexLock lock(&mu_);
+    target = target_;
+    signal = signal_;
+  }
+  SendTo(target, signal, fd, POLLMSG);
+}
+
+void FileOwner::SendTo(const Target& target, int32_t signal, int32_t fd, PollMask mask) {
+  if (target.id.number == 0) return;
   if (target.id.kind == Kind::kGroup) {
     for (const auto& member : target.pids->Members(target.id.number)) {
       if (const TaskRef task = member->AnyLiveTask())
         Send(*task, false, target.sender, signal, fd, mask);
     }
-    return false;
+    return;
   }
   if (target.id.kind == Kind::kThread) {
     const TaskRef thread = target.thread.lock();
     if (thread != nullptr && !thread->HasExited())
       Send(*thread, true, target.sender, signal, fd, mask);
-    return false;
+    return;
   }
   const std::shared_ptr<ThreadGroup> process = target.process.lock();
   const TaskRef task = process != nullptr ? process->AnyLiveTask() : nullptr;
   if (task != nullptr) Send(*task, false, target.sender, signal, fd, mask);
-  return false;
 }
 
 }  // namespace sentry

@@ -41,6 +41,9 @@ class FileOwner final : public Waiter {
   void Disarm() { Detach(); }
 
   bool OnEvent(PollMask mask) override ABSL_LOCKS_EXCLUDED(mu_);
+  // Of something other than readiness (a lease is broken, a directory has changed): POLL_MSG, named
+  // by `fd`.
+  void Tell(int32_t fd) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   // What Linux keeps of who set the owner, to check whether it may signal the target.
@@ -55,6 +58,7 @@ class FileOwner final : public Waiter {
     PidNamespace* pids = nullptr;  // For a group, whose number stays taken while it has members.
     Sender sender;
   };
+  static void SendTo(const Target& target, int32_t signal, int32_t fd, PollMask mask);
   static void Send(Task& task, bool to_thread, const Sender& sender, int32_t signal, int32_t fd,
                    PollMask mask);
 

@@ -124,11 +124,16 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // on demand and kept as long as the inode: see inode_attachments.h.
   struct Attachments;
   Attachments& attachments();
+  // Descriptions of a regular file that are open for reading only (leases).
+  int readers() const { return readers_.load(std::memory_order_acquire); }
+  void AddReader() { readers_.fetch_add(1, std::memory_order_acq_rel); }
+  void RemoveReader() { readers_.fetch_sub(1, std::memory_order_acq_rel); }
   // Null if nothing was ever hung on it.
   Attachments* attachments_if_any() const { return attachments_.load(std::memory_order_acquire); }
 
  private:
   FileSystem& file_system_;
+  std::atomic<int> readers_{0};
   std::atomic<Attachments*> attachments_{nullptr};  // Set once; owned.
 };
 

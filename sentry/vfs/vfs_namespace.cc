@@ -179,7 +179,7 @@ Result<void> Vfs::RemoveDirectory(const Caller& caller, const Path& base, std::s
   }
   if (victim->has_mounts()) impl_->mounts->DetachFrom(*victim);
   NotifyInode(parent, IN_DELETE | IN_ISDIR, walker.last());
-  NotifyInode(*victim->inode(), IN_DELETE_SELF | IN_ISDIR);
+  NotifyInode(*victim->inode(), IN_DELETE_SELF);
   return {};
 }
 

@@ -112,6 +112,7 @@ Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, cons
   const uint32_t type = inode.type();
   if (type == S_IFIFO || type == S_IFSOCK || created) flags &= ~static_cast<uint32_t>(O_TRUNC);
   if (!created) TRY(MayOpen(caller, path, flags));
+  if (type == S_IFREG && !created) TRY(AwaitLeases(task, inode, flags));
   const bool truncates = (flags & O_TRUNC) != 0 && type == S_IFREG;
   const uint32_t kept =
       flags & ~static_cast<uint32_t>(O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_TRUNC);
@@ -132,7 +133,14 @@ Result<FileRef> OpenFound(Vfs::Impl& vfs, Task& task, const Caller& caller, cons
     NotifyPath(path, IN_MODIFY);
   }
   FileRef file = TRY(OpenByType(vfs, task, path, kept));
-  if (type == S_IFREG && file->writable()) TRY(file->TakeWriteAccess());
+  if (type == S_IFREG && file->path().dentry == path.dentry) {
+    if (file->writable()) {
+      TRY(file->TakeWriteAccess());
+    } else {
+      file->CountAsReader();
+    }
+    if (created) file->set_has_created();
+  }
   NotifyPath(path, IN_OPEN);
   return file;
 }

@@ -124,7 +124,7 @@ void NotifyRename(const RenameStep& step) {
     const uint32_t directory = moved.is_directory() ? IN_ISDIR : 0;
     NotifyInode(old_parent, IN_MOVED_FROM | directory, old_name, cookie);
     NotifyInode(new_parent, IN_MOVED_TO | directory, new_name, cookie);
-    NotifyInode(*moved.inode(), IN_MOVE_SELF | directory);
+    NotifyInode(*moved.inode(), IN_MOVE_SELF);
   };
   notify(from, step.from.last(), to, step.to.last(), *step.moved);
   if (step.exchange()) {

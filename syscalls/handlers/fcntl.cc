@@ -1,13 +1,16 @@
 // fcntl(2) and flock(2).
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/file.h>
 
 #include <limits>
 
 #include "sentry/kernel/blocking.h"
+#include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
+#include "sentry/vfs/directory_notice.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/file_owner.h"
 #include "sentry/vfs/inode_attachments.h"
@@ -189,6 +192,49 @@ Result<uint64_t> OwnerCommand(Task& task, File& file, int32_t command, uint64_t 
   }
 }
 
+constexpr int32_t kCreatedQuery = 1028;  // F_CREATED_QUERY
+
+// Who hears of the lease, or of the directory, unless somebody else was named.
+Result<void> OwnIfNobody(Task& task, File& file) {
+  FileOwner& owner = file.owner();
+  if (owner.Get().number != 0) return {};
+  return owner.Set(task, {FileOwner::Kind::kProcess, task.group().id()});
+}
+
+Result<uint64_t> SetLease(Task& task, File& file, int32_t fd, int32_t type) {
+  const sentry::InodeRef inode = file.inode();
+  if (inode == nullptr) return Errno(EINVAL);
+  if (type == F_UNLCK) {
+    TRY(inode->attachments().leases.Clear(file));
+    return uint64_t{0};
+  }
+  const sentry::Credentials& who = task.own_credentials();
+  if (TRY(file.GetAttributes()).uid != who.fsuid && !who.HasCapability(CAP_LEASE))
+    return Errno(EACCES);
+  if (inode->type() != S_IFREG) return Errno(EINVAL);
+  if (type != F_RDLCK && type != F_WRLCK) return Errno(EINVAL);
+  TRY(inode->attachments().leases.Set(file, fd, type, *inode, task.kernel().leases()));
+  TRY(OwnIfNobody(task, file));
+  return uint64_t{0};
+}
+
+uint64_t GetLease(Task& task, File& file) {
+  const sentry::InodeRef inode = file.inode();
+  sentry::Inode::Attachments* attachments =
+      inode != nullptr ? inode->attachments_if_any() : nullptr;
+  if (attachments == nullptr) return F_UNLCK;
+  return static_cast<uint64_t>(
+      attachments->leases.TypeOf(file, task.kernel().clock().MonotonicNs()));
+}
+
+Result<uint64_t> SetDirectoryNotice(Task& task, const FileRef& file, int32_t fd, uint32_t events) {
+  const sentry::InodeRef inode = file->inode();
+  if (inode == nullptr || inode->type() != S_IFDIR) return Errno(ENOTDIR);
+  if (events != 0) TRY(OwnIfNobody(task, *file));
+  TRY(sentry::SetDirectoryNotice(file, &task.fds(), fd, events));
+  return uint64_t{0};
+}
+
 bool AllowedOnPath(int32_t command) {
   return command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_GETFD ||
          command == F_SETFD || command == F_GETFL;
@@ -250,8 +296,14 @@ Result<uint64_t> Fcntl(Task& task, int32_t fd, int32_t command, uint64_t argumen
     case F_SETOWN_EX:
     case F_GETOWN_EX:
       return OwnerCommand(task, *file, command, argument);
+    case F_SETLEASE:
+      return SetLease(task, *file, fd, static_cast<int32_t>(argument));
     case F_GETLEASE:
-      return uint64_t{F_UNLCK};
+      return GetLease(task, *file);
+    case F_NOTIFY:
+      return SetDirectoryNotice(task, file, fd, static_cast<uint32_t>(argument));
+    case kCreatedQuery:
+      return uint64_t{file->has_created()};
     default:
       return file->Fcntl(task, command, argument);
   }

@@ -9,6 +9,7 @@
 #include "sentry/kernel/task.h"
 #include "sentry/vfs/file.h"
 #include "sentry/vfs/inode.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/vfs/mounts.h"
 #include "sentry/vfs/notify.h"
 #include "sentry/vfs/vfs.h"
@@ -115,6 +116,7 @@ Result<void> Truncate(Task& task, UserAddr path_addr, int64_t length) {
   if (found.dentry->inode()->type() != S_IFREG) return Errno(EINVAL);
   TRY(found.dentry->inode()->CheckPermission(task.own_credentials(), 2));
   TRY(CheckSizeLimit(task, static_cast<uint64_t>(length)));
+  TRY(sentry::AwaitLeases(task, *found.dentry->inode(), O_WRONLY));
   sentry::AttributeChanges changes;
   changes.size = static_cast<uint64_t>(length);
   return VfsOf(task).SetAttributes(task, found, changes);

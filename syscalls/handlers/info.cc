@@ -115,14 +115,20 @@ Result<uint64_t> GetRandom(Task& task, UserAddr buffer, uint64_t length, uint32_
 }
 
 // The log of a container's kernel is empty, and reading it needs CAP_SYSLOG as with dmesg_restrict.
+// The log is empty: reading it all gives nothing, waiting for a line lasts until a signal.
 Result<int32_t> SysLog(Task& task, int32_t type, UserAddr buffer, int32_t length) {
-  constexpr int32_t kReadAll = 3, kSizeUnread = 9, kSizeBuffer = 10, kTypeMax = 10;
+  constexpr int32_t kRead = 2, kReadClear = 4, kConsoleLevel = 8, kSizeBuffer = 10, kTypeMax = 10,
+                    kLevelMax = 8;
   if (type < 0 || type > kTypeMax) return Errno(EINVAL);
   if (!task.own_credentials().HasCapability(CAP_SYSLOG)) return Errno(EPERM);
-  if (type == kReadAll && (buffer.is_null() || length < 0)) return Errno(EINVAL);
-  if (type == kReadAll || type == kSizeUnread) return 0;
-  if (type == kSizeBuffer) return 1 << 17;
-  return Errno(EPERM);
+  if (type >= kRead && type <= kReadClear) {
+    if (buffer.is_null() || length < 0) return Errno(EINVAL);
+    if (type != kRead || length == 0) return 0;
+    task.ClearWake();
+    while (true) TRY(task.Block(sentry::Deadline::Never()));
+  }
+  if (type == kConsoleLevel && (length < 1 || length > kLevelMax)) return Errno(EINVAL);
+  return type == kSizeBuffer ? 1 << 17 : 0;
 }
 
 }  // namespace syscalls

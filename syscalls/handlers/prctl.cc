@@ -27,7 +27,6 @@ using base::UserOut;
 using sentry::Credentials;
 using sentry::Task;
 
-constexpr uint64_t kDefaultTimerSlackNs = 50000;
 constexpr uint32_t kAllSecureBits = SECURE_ALL_BITS | SECURE_ALL_LOCKS;
 
 template <typename Change>
@@ -140,7 +139,8 @@ Result<uint64_t> SetNoNewPrivileges(Task& task) {
 
 Result<uint64_t> SetTimerSlack(Task& task, uint64_t slack_ns) {
   sentry::SchedulingAttributes attributes = task.scheduling();
-  attributes.timer_slack_ns = static_cast<int64_t>(slack_ns) <= 0 ? kDefaultTimerSlackNs : slack_ns;
+  attributes.timer_slack_ns =
+      static_cast<int64_t>(slack_ns) <= 0 ? attributes.default_timer_slack_ns : slack_ns;
   task.set_scheduling(std::move(attributes));
   return uint64_t{0};
 }

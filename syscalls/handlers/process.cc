@@ -307,23 +307,29 @@ Result<uint32_t> Personality(Task& task, uint32_t persona) {
   return current.exchange(persona);
 }
 
-Result<void> ArchPrctl(Task& task, int32_t code, uint64_t address) {
+Result<uint64_t> ArchPrctl(Task& task, int32_t code, uint64_t address) {
   platform::Registers& registers = task.registers();
   const bool setting = code == ARCH_SET_FS || code == ARCH_SET_GS;
   if (setting && address >= task.kernel().platform().user_address_max()) return Errno(EPERM);
   switch (code) {
     case ARCH_SET_FS:
       registers.fs_base = address;
-      return {};
+      return uint64_t{0};
     case ARCH_SET_GS:
       registers.gs_base = address;
-      return {};
+      return uint64_t{0};
     case ARCH_GET_FS:
-      return task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.fs_base);
+      TRY(task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.fs_base));
+      return uint64_t{0};
     case ARCH_GET_GS:
-      return task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.gs_base);
+      TRY(task.CopyOut(UserOut<uint64_t>(UserAddr(address)), registers.gs_base));
+      return uint64_t{0};
+    case ARCH_GET_CPUID:
+      return uint64_t{1};  // It works.
+    case ARCH_SET_CPUID:
+      return Errno(ENODEV);  // As on a processor that cannot fault on CPUID.
     default:
-      return Errno(EINVAL);  // CPUID faulting, shadow stacks and AMX permissions are not offered.
+      return Errno(EINVAL);  // Shadow stacks and AMX permissions are not offered.
   }
 }
 

@@ -47,6 +47,6 @@ base::Result<int32_t> PidfdGetfd(sentry::Task& task, int32_t pidfd, int32_t fd, 
 
 base::Result<int32_t> SetTidAddress(sentry::Task& task, uint64_t address);
 base::Result<uint32_t> Personality(sentry::Task& task, uint32_t persona);
-base::Result<void> ArchPrctl(sentry::Task& task, int32_t code, uint64_t address);
+base::Result<uint64_t> ArchPrctl(sentry::Task& task, int32_t code, uint64_t address);
 
 }  // namespace syscalls

@@ -98,7 +98,12 @@ Result<void> Socketpair(Task& task, int32_t family, int32_t type, int32_t protoc
   const NewSocket wanted = TRY(Decode(family, type, protocol));
   sentry::FdSlot first = TRY(task.fds().Reserve(wanted.close_on_exec, task.fd_limit()));
   sentry::FdSlot second = TRY(task.fds().Reserve(wanted.close_on_exec, task.fd_limit()));
-  auto pair = TRY(wanted.family->MakePair(task, wanted.kind, wanted.nonblocking));
+  auto made = wanted.family->MakePair(task, wanted.kind, wanted.nonblocking);
+  if (!made.ok() && made.error() == EOPNOTSUPP) {
+    // What is wrong with a single one comes first.
+    TRY(wanted.family->Make(task, wanted.kind, wanted.nonblocking));
+  }
+  auto pair = TRY(std::move(made));
   TRY(task.CopyOut(out_fds, std::array<int32_t, 2>{first.number(), second.number()}));
   std::move(first).Fill(std::move(pair.first));
   std::move(second).Fill(std::move(pair.second));

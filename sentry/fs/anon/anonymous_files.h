@@ -53,6 +53,9 @@ class AnonymousFiles {
   static constexpr int64_t kEpollWatchesMax = 1 << 20;
   base::Result<void> AddEpollWatch();
   void RemoveEpollWatch() { epoll_watches_.fetch_sub(1, std::memory_order_relaxed); }
+  // Requests that io_setup(2) has set aside, at most kAioRequestsMax (fs.aio-nr, fs.aio-max-nr).
+  static constexpr uint64_t kAioRequestsMax = 65536;
+  std::atomic<uint64_t>& aio_requests() { return aio_requests_; }
   // Held while epoll descriptions that contain each other change (epoll.cc).
   absl::Mutex& epoll_nesting_mu() { return epoll_nesting_mu_; }
 
@@ -67,6 +70,7 @@ class AnonymousFiles {
   Attributes anonymous_attributes_;
   std::atomic<uint64_t> next_inode_{1};
   std::atomic<int64_t> epoll_watches_{0};
+  std::atomic<uint64_t> aio_requests_{0};
   absl::Mutex epoll_nesting_mu_;
   absl::Mutex mu_;
   std::shared_ptr<Tmpfs> shared_memory_ ABSL_GUARDED_BY(mu_);

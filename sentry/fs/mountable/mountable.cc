@@ -3,9 +3,11 @@
 #include <utility>
 
 #include "sentry/fs/devpts/devpts.h"
+#include "sentry/fs/mqueue/mqueue.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sys.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/ipc/ipc_objects.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/task.h"
@@ -74,6 +76,16 @@ void RegisterFileSystemTypes(Kernel& kernel) {
                   },
                   .check = {},
                   .in_user_namespaces = true});
+  types.Register(
+      "mqueue",
+      {.make = [&kernel](const FileSystemType::Request& request) -> Result<FileSystemRef> {
+         IpcObjects& objects = request.task != nullptr
+                                   ? IpcObjectsOf(*request.task)
+                                   : IpcObjectsOf(kernel, *kernel.initial_namespaces());
+         return FileSystemRef(objects.mqueue_ref());
+       },
+       .check = {},
+       .in_user_namespaces = true});
   types.Register("devpts",
                  {.make = [&kernel](const FileSystemType::Request&) -> Result<FileSystemRef> {
                     return FileSystemRef(DevPts::Make(kernel));

@@ -179,6 +179,9 @@ FileSystemRef NewProc(Kernel& kernel, PidViewRef view, const ProcOptions& option
   root->Add("net", std::make_shared<LinkInode>(*file_system, std::string("self/net")));
   root->Add("mounts", std::make_shared<LinkInode>(*file_system, std::string("self/mounts")));
   root->Add("sys", NewSysctlDirectory(*file_system));
+  AddSysvIpcDirectory(*file_system, *root);
+  AddKeyFiles(*file_system, *root);
+  AddConfigFile(*file_system, *root);
   AddSystemFiles(*file_system, *root);
   file_system->SetRoot(std::move(root));
   return file_system;

@@ -72,6 +72,12 @@ InodeRef NewIdMapFile(ProcFileSystem& file_system, const TaskRef& task, bool of_
 InodeRef NewSetgroupsFile(ProcFileSystem& file_system, const TaskRef& task);
 base::Result<std::string> TimeOffsetsText(Task& reader, Task& subject);
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system);
+void AddIpcSysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
+void AddMqueueSysctls(ProcFileSystem& file_system, StaticDirectory& directory);
+void AddConfigFile(ProcFileSystem& file_system, StaticDirectory& root);
+void AddKeyFiles(ProcFileSystem& file_system, StaticDirectory& root);
+void AddKeySysctls(ProcFileSystem& file_system, StaticDirectory& kernel_directory);
+void AddSysvIpcDirectory(ProcFileSystem& file_system, StaticDirectory& root);
 InodeRef NewNetworkDirectory(ProcFileSystem& file_system);
 
 // --- Texts of a task (proc_task_text.cc). `reader` asks about `subject`.

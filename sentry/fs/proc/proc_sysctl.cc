@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 
+#include "sentry/fs/anon/anonymous_files.h"
 #include "sentry/fs/proc/proc_internal.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespace_counts.h"
@@ -13,6 +15,7 @@
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/pid_view.h"
 #include "sentry/kernel/release.h"
+#include "sentry/vfs/lease.h"
 #include "sentry/kernel/small_namespaces.h"
 #include "sentry/vfs/mounts.h"
 #include "sentry/vfs/vfs.h"
@@ -51,9 +54,6 @@ constexpr Fixed kKernelFiles[] = {{"cap_last_cap", "40"},
                                   {"hung_task_timeout_secs", "0"},
                                   {"io_uring_disabled", "2"},
                                   {"kptr_restrict", "1"},
-                                  {"msgmax", "8192"},
-                                  {"msgmnb", "16384"},
-                                  {"msgmni", "32000"},
                                   {"ngroups_max", "65536"},
                                   {"numa_balancing", "0"},
                                   {"osrelease", nullptr},
@@ -66,10 +66,7 @@ constexpr Fixed kKernelFiles[] = {{"cap_last_cap", "40"},
                                   {"printk", "4\t4\t1\t7"},
                                   {"randomize_va_space", "2"},
                                   {"sched_autogroup_enabled", "0"},
-                                  {"sem", "32000\t1024000000\t500\t32000"},
-                                  {"shmall", "18446744073692774399"},
-                                  {"shmmax", "18446744073692774399"},
-                                  {"shmmni", "4096"},
+                                  {"shm_rmid_forced", "0"},
                                   {"sysrq", "0"},
                                   {"tainted", "0"},
                                   {"unprivileged_bpf_disabled", "2"},
@@ -79,12 +76,8 @@ constexpr Fixed kVmFiles[] = {
     {"mmap_min_addr", "65536"},       {"nr_hugepages", "0"},   {"overcommit_memory", "0"},
     {"overcommit_ratio", "50"},       {"swappiness", "60"},    {"vfs_cache_pressure", "100"},
     {"overcommit_kbytes", "0"},       {"min_free_kbytes", "0"}};
-constexpr Fixed kFsFiles[] = {{"aio-max-nr", "65536"},
-                              {"aio-nr", "0"},
-                              {"file-max", "9223372036854775807"},
+constexpr Fixed kFsFiles[] = {{"file-max", "9223372036854775807"},
                               {"file-nr", "0\t0\t9223372036854775807"},
-                              {"lease-break-time", "45"},
-                              {"leases-enable", "1"},
                               {"nr_open", "1048576"},
                               {"overflowgid", "65534"},
                               {"overflowuid", "65534"},
@@ -98,11 +91,6 @@ constexpr Fixed kFsFiles[] = {{"aio-max-nr", "65536"},
                               {"suid_dumpable", "0"}};
 constexpr Fixed kInotifyFiles[] = {
     {"max_queued_events", "16384"}, {"max_user_instances", "128"}, {"max_user_watches", "65536"}};
-constexpr Fixed kMqueueFiles[] = {{"msg_default", "10"},
-                                  {"msg_max", "10"},
-                                  {"msgsize_default", "8192"},
-                                  {"msgsize_max", "8192"},
-                                  {"queues_max", "256"}};
 constexpr Fixed kCoreFiles[] = {{"netdev_max_backlog", "1000"}, {"optmem_max", "131072"},
                                 {"rmem_default", "212992"},     {"rmem_max", "212992"},
                                 {"somaxconn", "4096"},          {"wmem_default", "212992"},
@@ -233,6 +221,38 @@ void AddNamespaceLimits(ProcFileSystem& file_system, StaticDirectory& directory)
   }
 }
 
+// Of leases and asynchronous I/O.
+void AddFsSettings(ProcFileSystem& file_system, StaticDirectory& directory) {
+  AddText(
+      file_system, directory, "lease-break-time",
+      [](Task& task) -> Result<std::string> {
+        return std::to_string(task.kernel().leases().break_seconds.load()) + "\n";
+      },
+      0644,
+      [](Task& task, std::string_view text) -> Result<void> {
+        const int64_t seconds = TRY(ParseControlNumber(text));
+        if (seconds < 0 || seconds > std::numeric_limits<int32_t>::max()) return Errno(EINVAL);
+        task.kernel().leases().break_seconds.store(static_cast<int32_t>(seconds));
+        return {};
+      });
+  AddText(
+      file_system, directory, "leases-enable",
+      [](Task& task) -> Result<std::string> {
+        return std::string(task.kernel().leases().enabled.load() ? "1\n" : "0\n");
+      },
+      0644,
+      [](Task& task, std::string_view text) -> Result<void> {
+        task.kernel().leases().enabled.store(TRY(ParseControlNumber(text)) != 0);
+        return {};
+      });
+  AddText(file_system, directory, "aio-max-nr", [](Task&) -> Result<std::string> {
+    return std::to_string(AnonymousFiles::kAioRequestsMax) + "\n";
+  });
+  AddText(file_system, directory, "aio-nr", [](Task& task) -> Result<std::string> {
+    return std::to_string(task.kernel().anonymous_files().aio_requests().load()) + "\n";
+  });
+}
+
 }  // namespace
 
 InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
@@ -247,10 +267,13 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
             [text](Task&) -> Result<std::string> { return text + "\n"; });
   }
   AddNames(file_system, *kernel_directory);
+  AddIpcSysctls(file_system, *kernel_directory);
+  AddKeySysctls(file_system, *NewDirectory(file_system, *kernel_directory, "keys"));
   AddRandom(file_system, *kernel_directory);
   AddFixed(file_system, *NewDirectory(file_system, *root, "vm"), kVmFiles);
   const Directory fs = NewDirectory(file_system, *root, "fs");
   AddFixed(file_system, *fs, kFsFiles);
+  AddFsSettings(file_system, *fs);
   AddText(
       file_system, *fs, "mount-max",
       [](Task& task) -> Result<std::string> {
@@ -265,7 +288,7 @@ InodeRef NewSysctlDirectory(ProcFileSystem& file_system) {
         return {};
       });
   AddFixed(file_system, *NewDirectory(file_system, *fs, "inotify"), kInotifyFiles);
-  AddFixed(file_system, *NewDirectory(file_system, *fs, "mqueue"), kMqueueFiles);
+  AddMqueueSysctls(file_system, *NewDirectory(file_system, *fs, "mqueue"));
   const Directory net = NewDirectory(file_system, *root, "net");
   AddFixed(file_system, *NewDirectory(file_system, *net, "core"), kCoreFiles);
   AddFixed(file_system, *NewDirectory(file_system, *net, "ipv4"), kIpv4Files);
