@@ -148,8 +148,10 @@ TEST_CASE("the host's interfaces are told, lo among them") {
   Peer peer;
   Client client(peer.Take());
   bool loopback = false;
+  uint32_t index = 0;
   for (const auto& entry : client.Interfaces()) {
-    if (std::string(entry.name.data()) == "lo" && entry.family == AF_INET)
+    if (entry.family == 0 && std::string(entry.name.data()) == "lo") index = entry.index;
+    if (entry.family == AF_INET && index != 0 && entry.index == index)
       loopback = entry.address[0] == 127 && entry.prefix_length == 8;
   }
   CHECK(loopback);
