@@ -245,6 +245,7 @@ void Connection::OnError(const TransportError& error) {
     }
     const auto info = block.GetInfo();
     if (Before(sequence, info.send_unacknowledged) || After(sequence, info.send_next)) return;
+    mu_.AssertHeld();  // By Run.
     mtu = std::max(error.mtu, flow_.remote.is_v4() ? 552u : Ipv6::kMtuMin);
     Path path = path_;
     path.mtu = mtu;

@@ -123,9 +123,9 @@ void MemoryLimit::Kill(uint64_t charged) {
     if (points >= 0) candidates.push_back({points, group});
   }
   // Of equals the youngest, which has done least.
-  std::reverse(candidates.begin(), candidates.end());
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.points > b.points; });
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.points != b.points ? a.points > b.points : a.group->id() > b.group->id();
+  });
   auto excess = static_cast<int64_t>((charged - limit_bytes_) / (limit_bytes_ / 1000 + 1)) + 1;
   victim_since_ns_ = now;
   for (const Candidate& candidate : candidates) {
