@@ -385,7 +385,7 @@ absl::StatusOr<Composed> ComposeSandbox(const oci::Spec& spec, const std::string
     config.tasks_max =
         static_cast<uint32_t>(std::min<int64_t>(*spec.resources.pids_limit, 1 << 22));
   }
-  config.host_network = common.network != "none";
+  config.host_network = common.network.empty() || common.network == "host";
   config.platform = common.platform;
   config.network.own_stack = common.network == "sandbox";
   config.rewrite = common.rewrite == "on";
