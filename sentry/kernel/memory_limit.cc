@@ -47,7 +47,9 @@ uint64_t CommitBytes(const Kernel& kernel) {
 uint64_t TasksWithin(uint64_t limit_bytes, uint64_t wanted) {
   if (limit_bytes == 0) return wanted;
   constexpr uint64_t kTasksMin = 64;
-  return std::clamp(limit_bytes / 4 / (kProcessCostBytes + kThreadCostBytes), kTasksMin, wanted);
+  // Somebody may want fewer than the least (--pids-limit).
+  const uint64_t fitting = limit_bytes / 4 / (kProcessCostBytes + kThreadCostBytes);
+  return std::min(wanted, std::max(fitting, kTasksMin));
 }
 
 int64_t OomPoints(ThreadGroup& group, uint64_t total_bytes) {
