@@ -97,8 +97,7 @@ Result<std::vector<uint8_t>> Client::PeerAddress(uint32_t handle) {
 }
 
 Result<std::vector<uint8_t>> Client::GetOption(uint32_t handle, int level, int name) {
-  return AskForData(
-      Make(Operation::kGetOption, handle, {level, name, static_cast<int32_t>(kDataBytesMax)}));
+  return AskForData(Make(Operation::kGetOption, handle, {level, name}));
 }
 
 Result<void> Client::SetOption(uint32_t handle, int level, int name,

@@ -4,18 +4,16 @@
 #include <sys/uio.h>
 
 #include <cerrno>
-#include <cstring>
 #include <type_traits>
 #include <utility>
+
+#include "platform/base/fd_message.h"
 
 namespace gofer::network {
 namespace {
 
 using base::Errno;
 using base::Result;
-
-// A peer that sends more has them cut off by the kernel, which closes the rest.
-constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int));
 
 // All but the unused end of `data`.
 template <typename T>
@@ -27,54 +25,32 @@ template <typename T>
 Result<void> Send(int socket, const T& message, int fd) {
   static_assert(std::is_trivially_copyable_v<T>);
   iovec part = {const_cast<T*>(&message), WireBytes(message)};
-  alignas(cmsghdr) char control[kControlBytes] = {};
+  base::FdRoom<1> room;
   msghdr header = {};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  if (fd >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr* rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
-  }
+  if (fd >= 0) base::PutFds(header, room, {&fd, 1});
   while (sendmsg(socket, &header, MSG_NOSIGNAL) < 0) {
     if (errno != EINTR) return base::LastErrno();
   }
   return {};
 }
 
-base::Fd TakeDescriptor(msghdr& header) {
-  base::Fd fd;
-  for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr; each = CMSG_NXTHDR(&header, each)) {
-    if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int number;
-      std::memcpy(&number, CMSG_DATA(each) + i * sizeof(int), sizeof(number));
-      fd = base::Fd(number);
-    }
-  }
-  return fd;
-}
-
 template <typename T>
 Result<std::pair<T, base::Fd>> Receive(int socket) {
   T message;
   iovec part = {&message, sizeof(message)};
-  alignas(cmsghdr) char control[kControlBytes] = {};
+  base::FdRoom<1> room;
   msghdr header = {};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof(control);
+  base::ExpectFds(header, room);
   ssize_t got;
   while ((got = recvmsg(socket, &header, MSG_CMSG_CLOEXEC)) < 0) {
     if (errno != EINTR) return base::LastErrno();
   }
-  base::Fd fd = TakeDescriptor(header);
+  base::Fd fd;
+  base::TakeFds(header, [&fd](base::Fd received) { fd = std::move(received); });
   if (got == 0) return Errno(EPIPE);
   const auto bytes = static_cast<size_t>(got);
   if (bytes < offsetof(T, data) || (header.msg_flags & MSG_TRUNC) != 0 ||

@@ -27,7 +27,7 @@ enum class Operation : uint32_t {
   kAccept = 5,        // Value: handle; a descriptor.
   kLocalAddress = 6,  // Data: address.
   kPeerAddress = 7,   // Data: address.
-  kGetOption = 8,     // first: level, second: name, third: room. Data: value.
+  kGetOption = 8,     // first: level, second: name. Data: value.
   kSetOption = 9,     // first: level, second: name; data: value.
   kShutdown = 10,     // first: SHUT_*
   kClose = 11,        // The handle is gone.

@@ -160,10 +160,10 @@ Result<Server::Answer> Server::Remember(base::Fd fd) {
 }
 
 Result<Server::Answer> Server::GetOption(int fd, const Request& request) {
-  const auto [level, name, room] = request.arguments;
+  const auto [level, name, unused] = request.arguments;
   if (!MayGetOption(level, name)) return Errno(ENOPROTOOPT);
   Answer answer;
-  answer.data.resize(std::clamp<size_t>(static_cast<size_t>(std::max(room, 0)), 0, kDataBytesMax));
+  answer.data.resize(kDataBytesMax);
   auto length = static_cast<socklen_t>(answer.data.size());
   if (getsockopt(fd, level, name, answer.data.data(), &length) != 0) return base::LastErrno();
   answer.data.resize(std::min<size_t>(length, answer.data.size()));

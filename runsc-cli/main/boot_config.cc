@@ -20,7 +20,28 @@ constexpr uint32_t kVersion = 1;
 // More than execve's own limit on arguments and environment.
 constexpr size_t kBytesMax = 16 << 20;
 
-// Both directions visit the fields in one order, the one in Visit below.
+// Both directions visit the fields in one order: the one here, and in Visit below.
+template <typename Point, typename Visitor>
+  requires std::is_same_v<std::remove_const_t<Point>, AttachPoint>
+void VisitFields(Point& point, Visitor& visit) {
+  visit(point.name);
+  visit(point.guest_path);
+  visit(point.read_only);
+  visit(point.is_directory);
+}
+
+template <typename Mount, typename Visitor>
+  requires std::is_same_v<std::remove_const_t<Mount>, GuestMount>
+void VisitFields(Mount& mount, Visitor& visit) {
+  visit(mount.destination);
+  visit(mount.type);
+  visit(mount.source);
+  visit(mount.data);
+  visit(mount.attach);
+  visit(mount.flags);
+  visit(mount.is_directory);
+}
+
 class Encoder {
  public:
   template <typename T>
@@ -37,21 +58,8 @@ class Encoder {
     (*this)(static_cast<uint32_t>(list.size()));
     for (const T& item : list) (*this)(item);
   }
-  void operator()(const AttachPoint& point) {
-    (*this)(point.name);
-    (*this)(point.guest_path);
-    (*this)(point.read_only);
-    (*this)(point.is_directory);
-  }
-  void operator()(const GuestMount& mount) {
-    (*this)(mount.destination);
-    (*this)(mount.type);
-    (*this)(mount.source);
-    (*this)(mount.data);
-    (*this)(mount.attach);
-    (*this)(mount.flags);
-    (*this)(mount.is_directory);
-  }
+  void operator()(const AttachPoint& point) { VisitFields(point, *this); }
+  void operator()(const GuestMount& mount) { VisitFields(mount, *this); }
   std::string Take() { return std::move(bytes_); }
 
  private:
@@ -92,21 +100,8 @@ class Decoder {
       list.push_back(std::move(item));
     }
   }
-  void operator()(AttachPoint& point) {
-    (*this)(point.name);
-    (*this)(point.guest_path);
-    (*this)(point.read_only);
-    (*this)(point.is_directory);
-  }
-  void operator()(GuestMount& mount) {
-    (*this)(mount.destination);
-    (*this)(mount.type);
-    (*this)(mount.source);
-    (*this)(mount.data);
-    (*this)(mount.attach);
-    (*this)(mount.flags);
-    (*this)(mount.is_directory);
-  }
+  void operator()(AttachPoint& point) { VisitFields(point, *this); }
+  void operator()(GuestMount& mount) { VisitFields(mount, *this); }
   bool complete() const { return ok_ && bytes_.empty(); }
 
  private:

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "platform/base/fd_message.h"
 
 namespace runsc {
 namespace {
@@ -39,16 +41,8 @@ base::Result<void> SendFrame(int socket, FrameKind kind, int64_t value, std::str
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFrameFdsMax)] = {};
-  if (!fds.empty()) {
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-    memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
-  }
+  base::FdRoom<kFrameFdsMax> room;
+  base::PutFds(message, room, fds);
   while (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
     if (errno != EINTR) return base::LastErrno();
   }
@@ -62,27 +56,15 @@ base::Result<Frame> ReceiveFrame(int socket, bool take_fds) {
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFrameFdsMax)] = {};
-  if (take_fds) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-  }
+  base::FdRoom<kFrameFdsMax> room;
+  if (take_fds) base::ExpectFds(message, room);
   ssize_t got = -1;
   while ((got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC)) < 0) {
     if (errno == ECONNRESET) return base::Errno(EPIPE);
     if (errno != EINTR) return base::LastErrno();
   }
   Frame frame;
-  for (cmsghdr* part = take_fds ? CMSG_FIRSTHDR(&message) : nullptr; part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
-      frame.fds.emplace_back(fd);
-    }
-  }
+  base::TakeFds(message, [&frame](base::Fd fd) { frame.fds.push_back(std::move(fd)); });
   if (got == 0) return base::Errno(EPIPE);
   const auto bytes = static_cast<size_t>(got);
   if (bytes < sizeof(header) || header.text_bytes != bytes - sizeof(header))

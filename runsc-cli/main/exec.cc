@@ -25,6 +25,7 @@
 #include "runsc-cli/main/container.h"
 #include "runsc-cli/main/prepare.h"
 #include "runsc-cli/main/process_title.h"
+#include "runsc-cli/main/signals.h"
 #include "runsc-cli/main/supervisor.h"
 #include "runsc-cli/main/terminal.h"
 
@@ -101,15 +102,7 @@ class ExecProxy {
       : client_(std::move(client)), config_(config), ignore_paused_(ignore_paused) {}
 
   // Signals are ours from here on.
-  void BlockSignals() {
-    sigset_t set;
-    sigfillset(&set);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
-      sigdelset(&set, signal);
-    }
-    sigprocmask(SIG_SETMASK, &set, nullptr);
-    signals_ = base::Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  }
+  void BlockSignals() { signals_ = TakeSignals(); }
 
   // The id of the process inside.
   absl::StatusOr<int32_t> Start() {

@@ -93,22 +93,29 @@ void AddFiles(Rows& rows) {
 }
 
 void AddProcess(Rows& rows) {
+  rows.insert(rows.end(), {
+                              {SYS_futex,
+                               "futex",
+                               {OneOf(1, {FUTEX_WAKE, FUTEX_WAIT, FUTEX_WAIT | FUTEX_PRIVATE_FLAG,
+                                          FUTEX_WAKE | FUTEX_PRIVATE_FLAG})},
+                               "wake a thread of the sentry; locks"},
+                              {SYS_sched_setaffinity,
+                               "sched_setaffinity",
+                               {Equals(0, 0)},
+                               "itself, to the CPU where its client waits"},
+                          });
+}
+
+}  // namespace
+
+void AddHelperProcess(Rows& rows) {
   rows.insert(
       rows.end(),
       {
-          {SYS_futex,
-           "futex",
-           {OneOf(1, {FUTEX_WAKE, FUTEX_WAIT, FUTEX_WAIT | FUTEX_PRIVATE_FLAG,
-                      FUTEX_WAKE | FUTEX_PRIVATE_FLAG})},
-           "wake a thread of the sentry; locks"},
           {SYS_brk, "brk", {}, "heap"},
           {SYS_mmap, "mmap", {Only(2, PROT_READ | PROT_WRITE)}, "heap; never executable"},
           {SYS_munmap, "munmap", {}, "heap"},
           {SYS_mremap, "mremap", {}, "realloc of large blocks copies instead", Fail(ENOSYS)},
-          {SYS_sched_setaffinity,
-           "sched_setaffinity",
-           {Equals(0, 0)},
-           "itself, to the CPU where its client waits"},
           {SYS_clock_gettime,
            "clock_gettime",
            {},
@@ -118,13 +125,12 @@ void AddProcess(Rows& rows) {
       });
 }
 
-}  // namespace
-
 Filter GoferFilter() {
   Filter filter{.process = "gofer", .rows = {}, .otherwise = kTrap};
   AddPaths(filter.rows);
   AddFiles(filter.rows);
   AddProcess(filter.rows);
+  AddHelperProcess(filter.rows);
   return filter;
 }
 

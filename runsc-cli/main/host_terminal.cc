@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "platform/base/fd_message.h"
 #include "runsc-cli/main/supervisor.h"
 
 namespace runsc {
@@ -27,17 +28,11 @@ absl::Status SendMaster(int socket, int master) {
   // The name is what others send; receivers want the descriptor.
   char name[] = "/dev/ptmx";
   iovec part{name, sizeof(name) - 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  base::FdRoom<1> room;
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof(control);
-  cmsghdr* const rights = CMSG_FIRSTHDR(&message);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(rights), &master, sizeof(master));
+  base::PutFds(message, room, {&master, 1});
   if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0) return HostError("send the console");
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@
 #include "runsc-cli/main/control_socket.h"
 #include "runsc-cli/main/prepare.h"
 #include "runsc-cli/main/sandbox.h"
+#include "runsc-cli/main/signals.h"
 #include "runsc-cli/main/terminal.h"
 #include "runsc-cli/main/timing.h"
 
@@ -82,13 +83,7 @@ void DoSandbox::BlockSignals(BootConfig& config) {
   ::signal(SIGCHLD, SIG_DFL);
   // Everything that a signal can be about is either forwarded or ours to act on, in Supervise's
   // loop. Synchronous ones stay: they are our own crashes.
-  sigset_t set;
-  sigfillset(&set);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
-    sigdelset(&set, signal);
-  }
-  sigprocmask(SIG_SETMASK, &set, nullptr);
-  signals_ = base::Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  signals_ = TakeSignals();
 }
 
 absl::Status DoSandbox::Start() {

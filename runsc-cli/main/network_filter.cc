@@ -2,22 +2,20 @@
 
 #include <linux/futex.h>
 #include <netinet/in.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#include <cerrno>
 #include <vector>
+
+#include "runsc-cli/main/gofer_filter.h"
 
 namespace runsc {
 namespace {
 
 using platform::seccomp::Equals;
-using platform::seccomp::Fail;
 using platform::seccomp::Filter;
 using platform::seccomp::kTrap;
 using platform::seccomp::OneOf;
-using platform::seccomp::Only;
 using platform::seccomp::Row;
 
 using Rows = std::vector<Row>;
@@ -60,25 +58,14 @@ void AddSockets(Rows& rows) {
 }
 
 void AddProcess(Rows& rows) {
-  rows.insert(
-      rows.end(),
-      {
-          {SYS_write, "write", {}, "the log"},
-          {SYS_futex,
-           "futex",
-           {OneOf(1, {FUTEX_WAIT | FUTEX_PRIVATE_FLAG, FUTEX_WAKE | FUTEX_PRIVATE_FLAG})},
-           "locks"},
-          {SYS_brk, "brk", {}, "heap"},
-          {SYS_mmap, "mmap", {Only(2, PROT_READ | PROT_WRITE)}, "heap; never executable"},
-          {SYS_munmap, "munmap", {}, "heap"},
-          {SYS_mremap, "mremap", {}, "realloc of large blocks copies instead", Fail(ENOSYS)},
-          {SYS_clock_gettime,
-           "clock_gettime",
-           {},
-           "time stamps in the log where the vDSO has no clock"},
-          {SYS_exit_group, "exit_group", {}, "the end"},
-          {SYS_restart_syscall, "restart_syscall", {}, "the kernel's, after SIGSTOP and SIGCONT"},
-      });
+  rows.insert(rows.end(),
+              {
+                  {SYS_write, "write", {}, "the log"},
+                  {SYS_futex,
+                   "futex",
+                   {OneOf(1, {FUTEX_WAIT | FUTEX_PRIVATE_FLAG, FUTEX_WAKE | FUTEX_PRIVATE_FLAG})},
+                   "locks"},
+              });
 }
 
 }  // namespace
@@ -87,6 +74,7 @@ Filter NetworkGoferFilter() {
   Filter filter{.process = "network-gofer", .rows = {}, .otherwise = kTrap};
   AddSockets(filter.rows);
   AddProcess(filter.rows);
+  AddHelperProcess(filter.rows);
   return filter;
 }
 

@@ -20,6 +20,7 @@
 #include "platform/base/text_pages.h"
 #include "runsc-cli/main/launch.h"
 #include "runsc-cli/main/process_title.h"
+#include "runsc-cli/main/signals.h"
 #include "runsc-cli/main/take_network.h"
 
 namespace runsc {
@@ -151,14 +152,8 @@ absl::Status Supervisor::Prepare() {
   setsid();
   prctl(PR_SET_NAME, "runsc-container", 0, 0, 0);
   ShowCommandLine(setup_.sandbox.config.arguments);
-  sigset_t set;
-  sigfillset(&set);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
-    sigdelset(&set, signal);
-  }
-  sigprocmask(SIG_SETMASK, &set, nullptr);
   ::signal(SIGCHLD, SIG_DFL);
-  signals_ = base::Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  signals_ = TakeSignals();
   if (absl::Status status = oci::EnterCgroups(setup_.cgroups); !status.ok()) return status;
   if (absl::Status status = EnterNetwork(); !status.ok()) return status;
   (void)SendFrame(setup_.report.get(), FrameKind::kNamespacesReady, 0).ok();

@@ -17,9 +17,22 @@
 #include "absl/strings/strip.h"
 #include "platform/base/fd.h"
 #include "platform/base/strings.h"
+#include "runsc-cli/oci/cgroup_files.h"
 #include "runsc-cli/oci/state.h"
 
 namespace oci {
+
+std::string ControlText(const std::string& path) {
+  const base::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  char buffer[4096];
+  ssize_t got = 0;
+  while (fd && (got = read(fd.get(), buffer, sizeof(buffer))) > 0) {
+    text.append(buffer, static_cast<size_t>(got));
+  }
+  return text;
+}
+
 namespace {
 
 using base::Absl;
@@ -36,19 +49,8 @@ struct Hierarchy {
   std::vector<std::string> controllers;  // Empty: v2.
 };
 
-std::string Slurp(const std::string& path) {
-  const base::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  char buffer[4096];
-  ssize_t got = 0;
-  while (fd && (got = read(fd.get(), buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<size_t>(got));
-  }
-  return text;
-}
-
 std::string Line(const std::string& path) {
-  return std::string(absl::StripAsciiWhitespace(Slurp(path)));
+  return std::string(absl::StripAsciiWhitespace(ControlText(path)));
 }
 
 absl::Status Put(const std::string& path, const std::string& value) {
@@ -62,7 +64,7 @@ absl::Status Put(const std::string& path, const std::string& value) {
 
 std::vector<Hierarchy> FindHierarchies() {
   std::vector<Hierarchy> found;
-  const std::string mountinfo = Slurp("/proc/self/mountinfo");
+  const std::string mountinfo = ControlText("/proc/self/mountinfo");
   for (const absl::string_view line : absl::StrSplit(mountinfo, '\n', absl::SkipEmpty())) {
     const std::vector<absl::string_view> halves = absl::StrSplit(line, absl::MaxSplits(" - ", 1));
     if (halves.size() != 2) continue;
@@ -87,7 +89,7 @@ std::vector<Hierarchy> FindHierarchies() {
 
 // Where the calling process is in the hierarchy of `controller` (empty: v2).
 std::string OwnPath(const std::string& controller) {
-  const std::string own = Slurp("/proc/self/cgroup");
+  const std::string own = ControlText("/proc/self/cgroup");
   for (const absl::string_view line : absl::StrSplit(own, '\n', absl::SkipEmpty())) {
     const std::vector<absl::string_view> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
     if (parts.size() != 3) continue;
@@ -332,7 +334,7 @@ class Applier {
 
 std::vector<int32_t> PidsOf(const std::string& directory) {
   std::vector<int32_t> pids;
-  const std::string text = Slurp(directory + "/cgroup.procs");
+  const std::string text = ControlText(directory + "/cgroup.procs");
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     pids.push_back(static_cast<int32_t>(strtol(std::string(line).c_str(), nullptr, 10)));
   }

@@ -1,37 +1,25 @@
 // What the control groups have counted, as runc's events print it.
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "platform/base/fd.h"
 #include "platform/base/strings.h"
 #include "runsc-cli/oci/cgroup.h"
+#include "runsc-cli/oci/cgroup_files.h"
 
 namespace oci {
 namespace {
 
-std::string Slurp(const std::string& path) {
-  const base::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  char buffer[4096];
-  ssize_t got = 0;
-  while (fd && (got = read(fd.get(), buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<size_t>(got));
-  }
-  return text;
-}
-
 // "max" and what is not there count as 0.
-uint64_t Number(const std::string& path) { return strtoull(Slurp(path).c_str(), nullptr, 10); }
+uint64_t Number(const std::string& path) {
+  return strtoull(ControlText(path).c_str(), nullptr, 10);
+}
 
 // The value of `key` in lines of "key value".
 uint64_t Keyed(const std::string& path, std::string_view key) {
-  const std::string text = Slurp(path);
+  const std::string text = ControlText(path);
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     const std::vector<std::string> parts = absl::StrSplit(line, ' ');
     if (parts.size() == 2 && parts[0] == key) return strtoull(parts[1].c_str(), nullptr, 10);
@@ -53,7 +41,7 @@ Json MemoryEntry(uint64_t limit, uint64_t usage, uint64_t max, uint64_t failures
 
 Json RawMemory(const std::string& path) {
   Json raw = Json::NewObject();
-  const std::string text = Slurp(path);
+  const std::string text = ControlText(path);
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     const std::vector<std::string> parts = absl::StrSplit(line, ' ');
     if (parts.size() == 2) raw.Set(parts[0], uint64_t{strtoull(parts[1].c_str(), nullptr, 10)});
@@ -99,7 +87,7 @@ Json CpuStats(const Cgroups& cgroups) {
   if (const std::string* const accounting = cgroups.Find("cpuacct")) {
     usage.Set("total", Number(*accounting + "/cpuacct.usage"));
     Json& per_cpu = usage.Set("percpu", Json::NewArray());
-    const std::string text = Slurp(*accounting + "/cpuacct.usage_percpu");
+    const std::string text = ControlText(*accounting + "/cpuacct.usage_percpu");
     for (const absl::string_view part :
          absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
       per_cpu.Append(uint64_t{strtoull(std::string(part).c_str(), nullptr, 10)});

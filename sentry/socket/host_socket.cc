@@ -143,7 +143,7 @@ Result<SocketRef> HostSocket::Accept(Task& task, bool nonblocking_result) {
 
 // The host's socket never waits. A guest that does comes back here once the socket is writable, and
 // takes the result.
-Result<void> HostSocket::Connect(Task& task, const SocketAddress& address) {
+Result<void> HostSocket::Connect(Task&, const SocketAddress& address) {
   if (address.length < 2) return Errno(EINVAL);
   if (connecting_.load()) {
     if (HostPoller::Ready(host_.fd.get(), kPollWritable) == 0) return Errno(EAGAIN);
@@ -154,7 +154,6 @@ Result<void> HostSocket::Connect(Task& task, const SocketAddress& address) {
   }
   const auto started = network_->Connect(host_.handle, address.view());
   if (started.ok() || started.error() != EINPROGRESS || nonblocking()) return started;
-  (void)task;
   connecting_ = true;
   return Errno(EAGAIN);
 }
